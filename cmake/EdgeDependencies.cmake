@@ -1,0 +1,32 @@
+# Finds what the chosen libraries need, and only that. scripts/setup installs all of it.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(fmt REQUIRED)
+find_path(EDGE_XXHASH_INCLUDE xxhash.h REQUIRED)  # used header-only, nothing to link
+
+if(EDGE_WITH_RPC OR EDGE_WITH_APP)
+  find_package(Boost 1.81 REQUIRED)  # Asio and Beast, header-only
+  find_package(OpenSSL 3 REQUIRED)
+endif()
+if(EDGE_WITH_SRS OR EDGE_WITH_DURABLE OR EDGE_WITH_KV)
+  find_package(SQLite3 REQUIRED)
+endif()
+if(EDGE_WITH_SRS)
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+endif()
+if(EDGE_WITH_INFERENCE OR EDGE_WITH_APP)
+  find_package(nlohmann_json 3.11 REQUIRED)
+endif()
+if(EDGE_BUILD_TESTS)
+  find_package(Catch2 2.13 REQUIRED)
+  include(Catch)
+endif()
+if(EDGE_BUILD_BENCH)
+  find_package(benchmark REQUIRED)
+endif()
+
+find_program(EDGE_CCACHE ccache)
+if(EDGE_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${EDGE_CCACHE})
+endif()

@@ -1,0 +1,119 @@
+// edge/srs/relay.h - SQLite databases whose every commit is journalled and restorable.
+//
+//   auto relay = srs::Relay::Open({.directory = "data", .store = srs::FolderStore("backup")});
+//   auto db = (*relay)->OpenDatabase("orders");
+//   sqlite3* raw = (*db)->handle();      // any SQLite wrapper works on it
+//   ...                                  // commits never wait by themselves
+//   (*db)->WaitDurable();                // or OnDurable() with a callback
+//
+// A VFS keeps each database's write-ahead log in memory; every commit becomes one record of
+// page differences in a journal shared by all databases of the process. The journal is the
+// only file that is synced, and many commits share one sync. Database files are caches:
+// after a crash they are brought up to date from the journal, or rebuilt from the store.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "edge/base/callback.h"
+#include "edge/base/checksum.h"
+#include "edge/base/clock.h"
+#include "edge/base/file_system.h"
+#include "edge/base/metrics.h"
+#include "edge/base/random.h"
+#include "edge/base/status.h"
+#include "edge/srs/object_store.h"
+
+struct sqlite3;
+
+namespace edge::srs {
+
+// The number of a commit within one database: 1, 2, 3 ... without gaps; 0: empty.
+using Lsn = uint64_t;
+
+struct RelayOptions {
+  std::string directory;                // journal and database files; made if missing
+  std::shared_ptr<ObjectStore> store;   // null: journal only, nothing can be restored
+  int64_t batch_interval_ms = 10'000;   // upload what is waiting at least this often
+  uint64_t batch_bytes_max = 16 << 20;  // ... or when this much waits
+  uint64_t journal_file_bytes = 64 << 20;
+  FileSystem* files = nullptr;          // null: PosixFileSystem()
+  Clock* clock = nullptr;               // null: SystemClock()
+  Random* random = nullptr;             // null: SystemRandom()
+  MetricsRegistry* metrics = nullptr;   // may be null
+};
+
+// One open database, with one SQLite connection. Single-threaded: all calls and all use of
+// handle() by one thread at a time; OnDurable callbacks come from the relay's thread.
+class Database {
+ public:
+  virtual ~Database() = default;
+  virtual const std::string& name() const = 0;
+  // Owned by this object. WAL mode, EXCLUSIVE locking, NOMUTEX. journal_mode, page_size,
+  // locking_mode and checkpoints are ours: changing them is refused.
+  virtual sqlite3* handle() = 0;
+
+  virtual Lsn lsn() const = 0;          // of the newest commit
+  virtual Lsn durable_lsn() const = 0;  // everything up to here survives kill -9 and power loss
+  // Blocks until `lsn` is durable. The error that broke the journal, for good, if it failed.
+  virtual Status WaitDurable(Lsn lsn) = 0;
+  Status WaitDurable() { return WaitDurable(lsn()); }
+  // Calls `done` once when `lsn` is durable or can never be: from the relay's thread, or
+  // before returning if it already is.
+  virtual void OnDurable(Lsn lsn, Callback<void(Status)> done) = 0;
+  // A commit was lost or refused; the database must be closed and opened again. OK if not.
+  virtual Status health() const = 0;
+
+  // The moment after the newest commit, as text that sorts in order of commits.
+  virtual std::string GetCurrentBookmark() = 0;
+};
+
+struct RestoreTarget {
+  // Exactly one of them; none: the newest commit in the store.
+  std::string bookmark;
+  int64_t wall_ms = 0;
+};
+
+struct RestoreReport {
+  Lsn lsn = 0;
+  int64_t committed_wall_ms = 0;
+  uint64_t bytes_read = 0;      // from the store
+  uint64_t database_bytes = 0;
+};
+
+// Thread-safe, but see Database.
+class Relay {
+ public:
+  // Recovers the journal. FailedPrecondition: the directory is in use by another relay;
+  // DataLoss: the journal is damaged before good later records (names file and offset);
+  // PermissionDenied, ResourceExhausted: from the file system.
+  static StatusOr<std::unique_ptr<Relay>> Open(RelayOptions options);
+  // Uploads what waits, then closes. Databases must be closed before.
+  virtual ~Relay() = default;
+
+  // Opens or creates. `name`: 1 to 200 bytes of [A-Za-z0-9._-] and '/', InvalidArgument
+  // otherwise. FailedPrecondition if it is open already. If the local file is missing or
+  // stale, it is rebuilt from journal and store first.
+  virtual StatusOr<std::unique_ptr<Database>> OpenDatabase(const std::string& name) = 0;
+  virtual StatusOr<bool> DatabaseExists(const std::string& name) = 0;
+  virtual StatusOr<std::vector<std::string>> ListDatabases() = 0;
+  // Removes the database from this host and, at the next batch, marks it deleted in the store.
+  virtual Status DeleteDatabase(const std::string& name) = 0;
+
+  // Puts a closed database back to an earlier commit, or to what the store has if the local
+  // files are gone. The present state remains reachable under `*undo_bookmark` (may be null).
+  virtual StatusOr<RestoreReport> Restore(const std::string& name, const RestoreTarget& target,
+                                          std::string* undo_bookmark = nullptr) = 0;
+  // Writes the state at `target` as a plain SQLite file.
+  virtual StatusOr<RestoreReport> Export(const std::string& name, const RestoreTarget& target,
+                                         const std::string& path) = 0;
+  // Newest bookmark at or before that time.
+  virtual StatusOr<std::string> GetBookmarkForTime(const std::string& name, int64_t wall_ms) = 0;
+
+  // Uploads everything committed so far and waits for it.
+  virtual Status Flush() = 0;
+};
+
+}  // namespace edge::srs

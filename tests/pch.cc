@@ -1,0 +1,1 @@
+// Compiles catch.hpp once; every test binary reuses the result.
