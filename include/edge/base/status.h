@@ -31,15 +31,17 @@ inline std::string_view Message(const Status& status) {
 #define EDGE_CONCAT_(a, b) EDGE_CONCAT_INNER_(a, b)
 
 // Returns from the enclosing function if `expr`, a Status, is not OK.
-#define EDGE_RETURN_IF_ERROR(expr)                                           \
-  do {                                                                       \
-    if (::edge::Status edge_status_ = (expr); !edge_status_.ok()) [[unlikely]] \
-      return edge_status_;                                                   \
+#define EDGE_RETURN_IF_ERROR(expr) \
+  EDGE_RETURN_IF_ERROR_(EDGE_CONCAT_(edge_status_, __COUNTER__), return, expr)
+#define EDGE_RETURN_IF_ERROR_(name, give_back, expr)           \
+  do {                                                         \
+    if (::edge::Status name = (expr); !name.ok()) [[unlikely]] \
+      give_back name;                                          \
   } while (false)
 
 // `lhs` is a declaration or an lvalue; `expr` a StatusOr. Returns its Status if not OK.
 #define EDGE_ASSIGN_OR_RETURN(lhs, expr) \
-  EDGE_ASSIGN_OR_RETURN_(EDGE_CONCAT_(edge_or_, __LINE__), lhs, expr)
+  EDGE_ASSIGN_OR_RETURN_(EDGE_CONCAT_(edge_or_, __COUNTER__), lhs, expr)
 #define EDGE_ASSIGN_OR_RETURN_(tmp, lhs, expr) \
   auto tmp = (expr);                           \
   if (!tmp.ok()) [[unlikely]]                  \
@@ -47,13 +49,10 @@ inline std::string_view Message(const Status& status) {
   lhs = std::move(tmp).value()
 
 // The same two inside a coroutine.
-#define EDGE_CO_RETURN_IF_ERROR(expr)                                        \
-  do {                                                                       \
-    if (::edge::Status edge_status_ = (expr); !edge_status_.ok()) [[unlikely]] \
-      co_return edge_status_;                                                \
-  } while (false)
+#define EDGE_CO_RETURN_IF_ERROR(expr) \
+  EDGE_RETURN_IF_ERROR_(EDGE_CONCAT_(edge_status_, __COUNTER__), co_return, expr)
 #define EDGE_CO_ASSIGN_OR_RETURN(lhs, expr) \
-  EDGE_CO_ASSIGN_OR_RETURN_(EDGE_CONCAT_(edge_or_, __LINE__), lhs, expr)
+  EDGE_CO_ASSIGN_OR_RETURN_(EDGE_CONCAT_(edge_or_, __COUNTER__), lhs, expr)
 #define EDGE_CO_ASSIGN_OR_RETURN_(tmp, lhs, expr) \
   auto tmp = (expr);                              \
   if (!tmp.ok()) [[unlikely]]                     \
