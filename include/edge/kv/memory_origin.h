@@ -1,0 +1,27 @@
+// edge/kv/memory_origin.h - an Origin in memory: for tests, and for data that may be lost.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+
+#include "edge/base/mutex.h"
+#include "edge/kv/origin.h"
+
+namespace edge::kv {
+
+// An ordered map behind a lock; durable as long as the process. Thread-safe.
+class MemoryOrigin final : public Origin {
+ public:
+  StatusOr<std::optional<Entry>> Get(std::string_view key) override;
+  Status Put(std::string_view key, const EntryView& entry) override;
+  Status Delete(std::string_view key) override;
+  StatusOr<OriginListPage> List(const OriginListQuery& query) override;
+  StatusOr<size_t> RemoveExpired(int64_t now_s, size_t count_max) override;
+  size_t size() const;
+
+ private:
+  mutable Mutex mutex_;
+  std::map<std::string, Entry, std::less<>> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace edge::kv
