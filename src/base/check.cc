@@ -9,7 +9,9 @@ namespace {
 std::atomic<CheckFailureHook> failure_hook{nullptr};
 }  // namespace
 
-void SetCheckFailureHook(CheckFailureHook hook) { failure_hook.store(hook); }
+void SetCheckFailureHook(CheckFailureHook hook) {
+  failure_hook.store(hook);
+}
 
 void CheckFailed(const char* expression, const char* file, int line) {
   if (const CheckFailureHook hook = failure_hook.load()) {

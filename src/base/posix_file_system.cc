@@ -30,8 +30,8 @@ class PosixFile final : public File {
   StatusOr<size_t> ReadAt(uint64_t offset, MutableByteView out) override {
     size_t done = 0;
     while (done < out.size()) {
-      const ssize_t got = pread(fd_, out.data() + done, out.size() - done,
-                                static_cast<off_t>(offset + done));
+      const ssize_t got =
+          pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (got == 0) break;
       if (got < 0) {
         if (errno == EINTR) continue;
@@ -45,8 +45,8 @@ class PosixFile final : public File {
   Status WriteAt(uint64_t offset, ByteView bytes) override {
     size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t put = pwrite(fd_, bytes.data() + done, bytes.size() - done,
-                                 static_cast<off_t>(offset + done));
+      const ssize_t put =
+          pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
       if (put < 0) {
         if (errno == EINTR) continue;
         return Failed("write", path_);
@@ -56,9 +56,7 @@ class PosixFile final : public File {
     return sync_each_write_ ? Sync() : OkStatus();
   }
 
-  Status Sync() override {
-    return fdatasync(fd_) == 0 ? OkStatus() : Failed("sync", path_);
-  }
+  Status Sync() override { return fdatasync(fd_) == 0 ? OkStatus() : Failed("sync", path_); }
   Status Truncate(uint64_t bytes) override {
     return ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? OkStatus() : Failed("truncate", path_);
   }
@@ -93,11 +91,16 @@ class PosixMappedFile final : public MappedFile {
 
 int OpenFlags(OpenMode mode) {
   switch (mode) {
-    case OpenMode::kRead: return O_RDONLY;
-    case OpenMode::kReadWrite: return O_RDWR;
-    case OpenMode::kCreate: return O_RDWR | O_CREAT;
-    case OpenMode::kCreateNew: return O_RDWR | O_CREAT | O_EXCL;
-    case OpenMode::kCreateTruncate: return O_RDWR | O_CREAT | O_TRUNC;
+    case OpenMode::kRead:
+      return O_RDONLY;
+    case OpenMode::kReadWrite:
+      return O_RDWR;
+    case OpenMode::kCreate:
+      return O_RDWR | O_CREAT;
+    case OpenMode::kCreateNew:
+      return O_RDWR | O_CREAT | O_EXCL;
+    case OpenMode::kCreateTruncate:
+      return O_RDWR | O_CREAT | O_TRUNC;
   }
   return O_RDONLY;
 }

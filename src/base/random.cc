@@ -41,7 +41,9 @@ uint64_t Random::Below(uint64_t bound) {
   }
 }
 
-double Random::Unit() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
+double Random::Unit() {
+  return static_cast<double>(Next() >> 11) * 0x1p-53;
+}
 
 Random& SystemRandom() {
   static KernelRandom random;

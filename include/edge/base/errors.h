@@ -25,7 +25,11 @@ class Error : public std::exception {
   explicit Error(Status status) : status_(std::move(status)) {}
   operator Status() const { return status_; }  // NOLINT(google-explicit-constructor)
   const Status& status() const { return status_; }
-  const char* what() const noexcept override { return status_.message().data(); }
+  // Abseil keeps the text in a std::string, so it ends with a zero; none at all is null.
+  const char* what() const noexcept override {
+    const char* text = status_.message().data();
+    return text != nullptr ? text : "";
+  }
 
  private:
   Status status_;
@@ -68,25 +72,26 @@ class FormatArg {
 
  private:
   friend std::string Format(std::string_view, std::initializer_list<FormatArg>);
+  struct Text {
+    const char* data;
+    size_t size;
+  };
   Kind kind_;
   union {
     int64_t int_;
     uint64_t uint_;
     double double_;
     const void* pointer_;
-    struct {
-      const char* data;
-      size_t size;
-    } text_;
+    Text text_;
   };
 };
 
 // Formats as {fmt} does. Borrowed text must live until the call returns.
 std::string Format(std::string_view format, std::initializer_list<FormatArg> args);
 
-#define EDGE_ERROR_BUILDER_(Name)                                               \
-  template <typename... Args>                                                   \
-  [[nodiscard]] Error Name(std::string_view format, const Args&... args) {      \
+#define EDGE_ERROR_BUILDER_(Name)                                                    \
+  template <typename... Args>                                                        \
+  [[nodiscard]] Error Name(std::string_view format, const Args&... args) {           \
     return Error(Status(StatusCode::k##Name, Format(format, {FormatArg(args)...}))); \
   }
 EDGE_ERROR_BUILDER_(Cancelled)

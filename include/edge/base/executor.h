@@ -30,11 +30,12 @@ class Loop {
   // Never blocks: ResourceExhausted when the queue is full, FailedPrecondition once the
   // loop has stopped; `task` is then destroyed unrun. Thread-safe.
   virtual Status Post(LoopTask task) = 0;
-  // As Post, for tasks that must not be lost (completions, releases): unbounded, may
-  // allocate; dropped only when the loop has stopped. Thread-safe.
+  // As Post, for tasks that must not be lost (completions, releases): unbounded, allocates;
+  // dropped only when the loop has stopped. In order among themselves; they may overtake
+  // posted tasks. Thread-safe.
   virtual void PostUrgent(LoopTask task) = 0;
   // Runs `task` at the end of this turn of the loop: after the task that is running now,
-  // before any waiting for events. Loop thread.
+  // before any waiting for events; what it defers itself, at the end of the next. Loop thread.
   virtual void Defer(LoopTask task) = 0;
 
   // Runs `task` once, when clock().monotonic_ns() has reached `at_ns`; ties in order of the
@@ -46,9 +47,9 @@ class Loop {
   // False if it ran, was cancelled or never existed. Loop thread.
   virtual bool CancelTimer(TimerId timer) = 0;
 
-  virtual Clock& clock() = 0;                // Thread-safe.
-  virtual bool IsCurrent() const = 0;        // Is the caller this loop's thread? Thread-safe.
-  static Loop* Current();                    // The caller's loop, or null. Thread-safe.
+  virtual Clock& clock() = 0;          // Thread-safe.
+  virtual bool IsCurrent() const = 0;  // Is the caller this loop's thread? Thread-safe.
+  static Loop* Current();              // The caller's loop, or null. Thread-safe.
 
   // File descriptors, on real loops only (FailedPrecondition in a simulation): `ready` runs
   // with the epoll events (EPOLLIN ...; level-triggered) until UnwatchFd. Loop thread.
@@ -58,8 +59,9 @@ class Loop {
 
   // A foreign event source that must do the waiting itself, such as an Asio io_context. Its
   // Wait() replaces the loop's own: it returns when `fd` is readable, at `deadline_ns`
-  // (monotonic; INT64_MAX: none), or after it ran handlers of its own. All on the loop
-  // thread; `waiter` is not owned; null puts the loop's own back.
+  // (monotonic; INT64_MAX: none; in the past: look for events, do not wait), or after it ran
+  // handlers of its own. All on the loop thread; `waiter` is not owned; null puts the loop's
+  // own back. A loop that stops does not call it any more.
   class Waiter {
    public:
     virtual ~Waiter() = default;
@@ -69,9 +71,9 @@ class Loop {
 };
 
 struct ExecutorOptions {
-  int threads = 2;                 // 1 to 256 loops
+  int threads = 2;                   // 1 to 256 loops
   size_t queue_entries_max = 65536;  // per loop, a power of two
-  Clock* clock = nullptr;          // null: SystemClock()
+  Clock* clock = nullptr;            // null: SystemClock()
 };
 
 // Thread-safe.
@@ -79,16 +81,18 @@ class Executor {
  public:
   // InvalidArgument for options out of range; ResourceExhausted if a thread cannot start.
   static StatusOr<std::unique_ptr<Executor>> Create(const ExecutorOptions& options = {});
-  // Stops: tasks already posted run, timers do not; then joins the threads. Must not be
-  // called on a loop's thread.
+  // Stops: every task whose Post said OK runs, and what those defer or post urgently to any
+  // loop of this executor; timers and watches are destroyed unrun, on their loop's thread.
+  // Then joins the threads. Must not be called on a loop's thread.
   virtual ~Executor() = default;
   virtual size_t size() const = 0;
   virtual Loop& loop(size_t index) = 0;  // index < size()
 };
 
-// Runs `function` on `loop` and waits for its result. Deadlocks if the caller is `loop`
-// itself, which EDGE_CHECK catches. For main functions and tests. Unless the loop has
-// stopped, `function` runs exactly once.
+// Runs `function` on `loop`, after what the caller posted there before, and waits for its
+// result; an exception comes back too. EDGE_CHECKs that the caller is not on `loop` itself,
+// which would deadlock, and that the loop has not stopped. For main functions and tests;
+// on a loop of a simulation use Simulation::Host::Run.
 template <typename F>
 auto RunOn(Loop& loop, F function) -> decltype(function());
 

@@ -204,8 +204,8 @@ class Sleep {
   Loop::TimerId timer_ = 0;
 };
 
-// Owns running tasks that nobody awaits; destroying the group cancels those not done.
-// Single-threaded: the loop on which it was made.
+// Owns running tasks that nobody awaits; destroying the group cancels those not done. Not
+// from inside one of its own tasks. Single-threaded: the loop on which it was made.
 class TaskGroup {
  public:
   TaskGroup() = default;
