@@ -1,0 +1,40 @@
+// edge/rpc/web_socket.h - a Cap'n Web session to a server, over a WebSocket.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "edge/base/callback.h"
+#include "edge/base/status.h"
+#include "edge/base/task.h"
+#include "edge/rpc/io.h"
+#include "edge/rpc/session.h"
+
+namespace edge::rpc {
+
+// Single-threaded: the loop of its Io. Destroying it closes the connection; calls that wait
+// fail with Unavailable.
+class WebSocketSession {
+ public:
+  struct Options {
+    SessionLimits limits;
+    HookPtr main;  // what the server may call; null: nothing
+    int64_t connect_timeout_ms = 10000;
+    Callback<void(Status)> on_closed;  // once, when the session has ended by itself
+  };
+  using Connected = Callback<void(StatusOr<std::unique_ptr<WebSocketSession>>)>;
+
+  // "ws://127.0.0.1:8787/flights/UA17". Calls `done` on the loop: a session, or
+  // InvalidArgument (a bad URL; wss is not there yet), Unavailable (refused, closed),
+  // DeadlineExceeded, or the Status that the server answered instead.
+  static void Connect(Io& io, std::string url, Options options, Connected done);
+  // The same to await.
+  static Task<StatusOr<std::unique_ptr<WebSocketSession>>> Open(Io& io, std::string url,
+                                                                Options options);
+  virtual ~WebSocketSession() = default;
+
+  virtual AnyStub main() const = 0;  // the server's object
+  virtual const Session& session() const = 0;
+};
+
+}  // namespace edge::rpc
