@@ -1,0 +1,62 @@
+#include "edge/inference/sampler.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <set>
+
+namespace edge::inference {
+namespace {
+
+TEST_CASE("greedy sampling takes the lowest id of the best", "[inference]") {
+  Sampler sampler({});
+  CHECK(sampler.Sample(std::vector<float>{1, 3, 2, 3}) == 1);
+}
+
+TEST_CASE("one seed gives one sequence of tokens", "[inference]") {
+  const std::vector<float> logits = {1, 2, 3, 2, 1, 0};
+  const SamplingOptions options{.temperature = 1, .seed = 7};
+  Sampler a(options), b(options);
+  std::set<TokenId> seen;
+  for (int i = 0; i < 200; ++i) {
+    const TokenId token = a.Sample(logits);
+    REQUIRE(token == b.Sample(logits));
+    seen.insert(token);
+  }
+  CHECK(seen.size() > 3);
+}
+
+TEST_CASE("sampling follows the softmax of the logits", "[inference]") {
+  const std::vector<float> logits = {0, std::log(2.0f), std::log(5.0f)};
+  Sampler sampler({.temperature = 1, .seed = 3});
+  std::vector<int> counts(3);
+  for (int i = 0; i < 80000; ++i) ++counts[static_cast<size_t>(sampler.Sample(logits))];
+  CHECK(counts[0] == Approx(10000).margin(400));
+  CHECK(counts[1] == Approx(20000).margin(500));
+}
+
+TEST_CASE("top-k and top-p cut the tail", "[inference]") {
+  const std::vector<float> logits = {std::log(0.1f), std::log(0.4f), std::log(0.2f),
+                                     std::log(0.3f)};
+  auto seen = [&](SamplingOptions options) {
+    Sampler sampler(options);
+    std::set<TokenId> tokens;
+    for (int i = 0; i < 2000; ++i) tokens.insert(sampler.Sample(logits));
+    return tokens;
+  };
+  CHECK(seen({.temperature = 1, .top_k = 2}) == std::set<TokenId>{1, 3});
+  CHECK(seen({.temperature = 1, .top_p = 0.69f}) == std::set<TokenId>{1, 3});
+  CHECK(seen({.temperature = 1, .top_p = 0.71f}) == std::set<TokenId>{1, 2, 3});
+  CHECK(seen({.temperature = 1, .top_k = 1}) == std::set<TokenId>{1});
+  CHECK(seen({.temperature = 1, .top_k = 100}).size() == 4);
+}
+
+TEST_CASE("sampling options out of range are refused", "[inference]") {
+  CHECK(Validate({}).ok());
+  CHECK_FALSE(Validate({.temperature = -1}).ok());
+  CHECK_FALSE(Validate({.temperature = std::nanf("")}).ok());
+  CHECK_FALSE(Validate({.top_p = 0}).ok());
+  CHECK_FALSE(Validate({.top_p = 1.5f}).ok());
+}
+
+}  // namespace
+}  // namespace edge::inference
