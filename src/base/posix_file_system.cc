@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <utility>
 
 #include "edge/base/errors.h"
@@ -20,6 +21,8 @@ Status Failed(std::string_view call, const std::string& path) {
   const int error = errno;
   return ErrnoStatus(error, Format("{} {}", {call, path}));
 }
+
+constexpr size_t kZeroBytes = size_t{1} << 18;
 
 class PosixFile final : public File {
  public:
@@ -35,6 +38,7 @@ class PosixFile final : public File {
       if (got == 0) break;
       if (got < 0) {
         if (errno == EINTR) continue;
+        if (errno == EINVAL && done > 0) break;  // O_DIRECT: the end is not at a multiple
         return Failed("read", path_);
       }
       done += static_cast<size_t>(got);
@@ -61,8 +65,19 @@ class PosixFile final : public File {
     return ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? OkStatus() : Failed("truncate", path_);
   }
   Status Allocate(uint64_t bytes) override {
+    EDGE_ASSIGN_OR_RETURN(const uint64_t size, Size());
+    if (bytes <= size) return OkStatus();
+    // First all of the space, in as few extents as there are; a full disk is found out here.
     const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
-    return error == 0 ? OkStatus() : ErrnoStatus(error, Format("allocate {}", {path_}));
+    if (error != 0) return ErrnoStatus(error, Format("allocate {}", {path_}));
+    const std::unique_ptr<std::byte, void (*)(void*)> zeroes(
+        static_cast<std::byte*>(std::aligned_alloc(4096, kZeroBytes)), std::free);
+    if (zeroes == nullptr) return ErrnoStatus(ENOMEM, Format("allocate {}", {path_}));
+    std::fill_n(zeroes.get(), kZeroBytes, std::byte{0});
+    for (uint64_t at = size; at < bytes; at += kZeroBytes) {
+      EDGE_RETURN_IF_ERROR(WriteAt(at, {zeroes.get(), std::min<uint64_t>(kZeroBytes, bytes - at)}));
+    }
+    return OkStatus();
   }
   StatusOr<uint64_t> Size() override {
     struct stat info {};
@@ -89,6 +104,13 @@ class PosixMappedFile final : public MappedFile {
   const size_t size_;
 };
 
+// `path` may end with slashes, as in "a/b/".
+std::string ParentOf(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
 int OpenFlags(OpenMode mode) {
   switch (mode) {
     case OpenMode::kRead:
@@ -109,12 +131,13 @@ class PosixFiles final : public FileSystem {
  public:
   StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode,
                                        Caching caching) override {
-    const int flags = OpenFlags(mode) | O_CLOEXEC;
+    int flags = OpenFlags(mode) | O_CLOEXEC;
     if (caching == Caching::kDirectSync) {
       for (const int extra : {O_DIRECT | O_DSYNC, O_DSYNC}) {
         const int fd = open(path.c_str(), flags | extra, 0644);
         if (fd >= 0) return std::make_unique<PosixFile>(fd, path, false);
         if (errno != EINVAL) return Failed("open", path);
+        flags &= ~O_EXCL;  // Linux refuses O_DIRECT only after it has made the file
       }
     }
     const int fd = open(path.c_str(), flags, 0644);
@@ -154,7 +177,9 @@ class PosixFiles final : public FileSystem {
   Status MakeDirectories(const std::string& path) override {
     for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
       const std::string prefix = path.substr(0, end);
-      if (mkdir(prefix.c_str(), 0755) != 0 && errno != EEXIST) {
+      if (mkdir(prefix.c_str(), 0755) == 0) {
+        EDGE_RETURN_IF_ERROR(SyncDirectory(ParentOf(prefix)));
+      } else if (errno != EEXIST) {
         return Failed("make directory", prefix);
       }
       if (end == std::string::npos) break;

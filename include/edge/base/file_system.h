@@ -34,7 +34,8 @@ class File {
   // Makes everything written so far survive power loss (fdatasync, with the size).
   virtual Status Sync() = 0;
   virtual Status Truncate(uint64_t bytes) = 0;
-  // Reserves and zeroes [0, bytes) so that later writes there move no metadata.
+  // Makes the file at least `bytes` long; what is new is written as zeroes, not only
+  // reserved, so that later writes there change no metadata and their Sync is one write.
   virtual Status Allocate(uint64_t bytes) = 0;
   virtual StatusOr<uint64_t> Size() = 0;
 };
@@ -78,6 +79,7 @@ class FileSystem {
   // Makes `to` a second name of `from`. AlreadyExists if `to` is there: the way to create
   // a whole file if absent, in one step.
   virtual Status Link(const std::string& from, const std::string& to) = 0;
+  // With all missing parents. The names it makes are durable when it returns.
   virtual Status MakeDirectories(const std::string& path) = 0;
   virtual Status SyncDirectory(const std::string& path) = 0;
   // Sorted by name.
@@ -99,7 +101,9 @@ Status WriteFileAtomic(FileSystem& files, const std::string& path, ByteView byte
 
 // Files in memory. Crash() does what power loss may do: names not made durable by
 // SyncDirectory and bytes not synced are each kept, lost or (per 512-byte sector) torn, as
-// `random` says. Open files then fail with Unavailable. Thread-safe.
+// `random` says; a rename is kept whole or not at all. Open files then fail with Unavailable
+// and locks are free. Paths with and without a leading '/' are the same; ".." is refused.
+// Map() takes a copy. Thread-safe; outlives its open files.
 class MemoryFileSystem : public FileSystem {
  public:
   static std::unique_ptr<MemoryFileSystem> Create();
@@ -113,9 +117,23 @@ class MemoryFileSystem : public FileSystem {
 // Passes calls on to `base` but lets a test decide the outcome of each. Thread-safe.
 class FaultyFileSystem : public FileSystem {
  public:
-  enum class Operation : uint8_t { kOpen, kRead, kWrite, kSync, kTruncate, kAllocate, kRemove,
-                                   kRename, kLink, kMakeDirectories, kSyncDirectory, kList,
-                                   kExists, kLock, kMap };
+  enum class Operation : uint8_t {
+    kOpen,
+    kRead,
+    kWrite,
+    kSync,
+    kTruncate,
+    kAllocate,
+    kRemove,
+    kRename,
+    kLink,
+    kMakeDirectories,
+    kSyncDirectory,
+    kList,
+    kExists,
+    kLock,
+    kMap
+  };
   // Called before each operation; a non-OK result is returned instead of doing it. A write
   // that fails so may first write a prefix of `torn_bytes` bytes.
   struct Decision {
