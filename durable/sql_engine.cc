@@ -1,0 +1,538 @@
+#include "durable/sql_engine.h"
+
+#include <sqlite3.h>
+
+#include <cctype>
+#include <utility>
+
+#include "edge/base/check.h"
+#include "edge/base/errors.h"
+
+namespace edge::durable::internal {
+namespace {
+
+constexpr size_t kBigBindingBytes = 4096;
+
+// What an object may ask of SQLite at most; SQLite's own limits are far above.
+constexpr std::pair<int, int> kLimits[] = {
+    {SQLITE_LIMIT_LENGTH, 4 << 20},
+    {SQLITE_LIMIT_SQL_LENGTH, 100'000},
+    {SQLITE_LIMIT_COLUMN, 100},
+    {SQLITE_LIMIT_EXPR_DEPTH, 100},
+    {SQLITE_LIMIT_COMPOUND_SELECT, 5},
+    {SQLITE_LIMIT_VDBE_OP, 25'000},
+    {SQLITE_LIMIT_FUNCTION_ARG, 127},
+    {SQLITE_LIMIT_ATTACHED, 0},
+    {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50},
+    {SQLITE_LIMIT_VARIABLE_NUMBER, 100},
+    {SQLITE_LIMIT_TRIGGER_DEPTH, 10},
+    {SQLITE_LIMIT_WORKER_THREADS, 0},
+};
+
+constexpr std::string_view kTransactionText =
+    "To execute a transaction, please use the storage().TransactionSync() API instead of the SQL "
+    "BEGIN TRANSACTION or SAVEPOINT statements. It is safer: it rolls back by itself when an "
+    "exception leaves it, and it works with the implicit transaction of the turn.";
+
+extern "C" int EdgeDurableAuthorize(void* engine, int action, const char* first, const char* second,
+                                    const char* database, const char* /*trigger*/) noexcept {
+  return static_cast<SqlEngine*>(engine)->Authorize(action, first, second, database);
+}
+
+std::string_view TrimmedFront(std::string_view text) {
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())) != 0) {
+    text.remove_prefix(1);
+  }
+  return text;
+}
+
+// The codes after which SQLite, having rolled back by itself, cannot be trusted with more.
+bool IsCritical(int code) {
+  switch (code & 0xff) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+    case SQLITE_INTERRUPT:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return true;
+    default:
+      return false;
+  }
+}
+
+class FlagScope {
+ public:
+  FlagScope(bool* flag, bool value) : flag_(flag), before_(std::exchange(*flag, value)) {}
+  ~FlagScope() { *flag_ = before_; }
+  FlagScope(const FlagScope&) = delete;
+
+ private:
+  bool* flag_;
+  bool before_;
+};
+
+}  // namespace
+
+Statement::Statement(SqlEngine* engine, sqlite3_stmt* raw, std::string text, bool trusted)
+    : engine_(engine),
+      raw_(raw),
+      text_(std::move(text)),
+      trusted_(trusted),
+      read_only_(sqlite3_stmt_readonly(raw) != 0) {}
+
+Statement::~Statement() {
+  sqlite3_finalize(raw_);
+}
+
+Status Statement::Advance() {
+  has_row_ = false;
+  if (engine_ == nullptr) {
+    return FailedPrecondition("SQLite query was canceled because the database was deleted.");
+  }
+  if (buffered_) {
+    if (buffer_index_ < buffer_.size()) ++buffer_index_;
+    has_row_ = buffer_index_ < buffer_.size();
+    return OkStatus();
+  }
+  if (!running_) return OkStatus();
+  EDGE_RETURN_IF_ERROR(engine_->Ready());
+  const int code = engine_->Step(*this);
+  if (code == SQLITE_ROW) {
+    has_row_ = true;
+    ++rows_fetched_;
+    return OkStatus();
+  }
+  Status status = code == SQLITE_DONE ? OkStatus() : engine_->LastError();
+  Reset();
+  return status;
+}
+
+Status Statement::BufferRows() {
+  while (has_row_) {
+    std::vector<SqlValue>& row = buffer_.emplace_back(static_cast<size_t>(column_count()));
+    for (int i = 0; i < column_count(); ++i) FromCell(column(i), &row[static_cast<size_t>(i)]);
+    EDGE_RETURN_IF_ERROR(Advance());
+  }
+  buffered_ = true;
+  buffer_index_ = 0;
+  has_row_ = !buffer_.empty();
+  return OkStatus();
+}
+
+void Statement::Finish() {
+  has_row_ = false;
+  buffer_.clear();
+  buffer_index_ = 0;
+  Reset();
+}
+
+void Statement::Reset() {
+  has_row_ = false;
+  if (!running_) return;
+  running_ = false;
+  sqlite3_reset(raw_);
+}
+
+int Statement::column_count() const {
+  return raw_ == nullptr ? 0 : sqlite3_column_count(raw_);
+}
+
+std::string_view Statement::column_name(int index) const {
+  const char* name = raw_ == nullptr ? nullptr : sqlite3_column_name(raw_, index);
+  return name == nullptr ? std::string_view() : name;
+}
+
+Cell Statement::column(int index) const {
+  Cell cell;
+  if (buffered_) {
+    const auto& row = buffer_[buffer_index_];
+    if (static_cast<size_t>(index) < row.size()) cell = ToCell(row[static_cast<size_t>(index)]);
+    return cell;
+  }
+  switch (sqlite3_column_type(raw_, index)) {
+    case SQLITE_INTEGER:
+      cell.kind = Cell::Kind::kInteger;
+      cell.integer = sqlite3_column_int64(raw_, index);
+      break;
+    case SQLITE_FLOAT:
+      cell.kind = Cell::Kind::kReal;
+      cell.real = sqlite3_column_double(raw_, index);
+      break;
+    case SQLITE_TEXT:
+      cell.kind = Cell::Kind::kText;
+      cell.data = sqlite3_column_text(raw_, index);
+      cell.size = static_cast<size_t>(sqlite3_column_bytes(raw_, index));
+      break;
+    case SQLITE_BLOB:
+      cell.kind = Cell::Kind::kBlob;
+      cell.data = sqlite3_column_blob(raw_, index);
+      cell.size = static_cast<size_t>(sqlite3_column_bytes(raw_, index));
+      break;
+    default:
+      break;
+  }
+  return cell;
+}
+
+uint64_t Statement::rows_read() const {
+  if (raw_ == nullptr) return rows_fetched_;
+  const int scanned = sqlite3_stmt_status(raw_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+  // A scan that stepped forward n times has seen n + 1 rows.
+  return std::max(rows_fetched_, scanned > 0 ? static_cast<uint64_t>(scanned) + 1 : 0);
+}
+
+StatusOr<std::unique_ptr<SqlEngine>> SqlEngine::Create(sqlite3* db) {
+  std::unique_ptr<SqlEngine> engine(new SqlEngine(db));
+  for (const auto& [limit, value] : kLimits) sqlite3_limit(db, limit, value);
+  for (const auto& [option, value] :
+       {std::pair{SQLITE_DBCONFIG_DEFENSIVE, 1}, std::pair{SQLITE_DBCONFIG_ENABLE_FKEY, 1},
+        std::pair{SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0}}) {
+    if (sqlite3_db_config(db, option, value, nullptr) != SQLITE_OK) return engine->LastError();
+  }
+  sqlite3_extended_result_codes(db, 1);
+  sqlite3_set_authorizer(db, EdgeDurableAuthorize, engine.get());
+  return engine;
+}
+
+SqlEngine::~SqlEngine() {
+  const auto orphan = [](Statement* statement) {
+    statement->Finish();
+    sqlite3_finalize(std::exchange(statement->raw_, nullptr));
+    statement->engine_ = nullptr;
+    statement->cached_ = false;
+  };
+  for (Cache* cache : {&user_, &trusted_cache_}) {
+    for (auto& [text, statement] : cache->by_text) {
+      if (!statement->leased_) continue;
+      orphan(statement.get());
+      (void)statement.release();  // its cursor deletes it
+    }
+    cache->by_text.clear();
+  }
+  for (Statement* statement : one_offs_) orphan(statement);
+  Rollback();
+  sqlite3_set_authorizer(db_, nullptr, nullptr);
+}
+
+Status SqlEngine::Ready() const {
+  EDGE_RETURN_IF_ERROR(broken_);
+  return turn_failed_;
+}
+
+void SqlEngine::Break(Status status) {
+  EDGE_CHECK(!status.ok());
+  if (broken_.ok()) broken_ = std::move(status);
+}
+
+StatusOr<Statement*> SqlEngine::Start(std::string_view query, std::span<const Cell> args,
+                                      int columns) {
+  EDGE_RETURN_IF_ERROR(Ready());
+  if (!in_transaction()) {
+    EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
+    expects_transaction_ = true;
+  }
+  return StartIn(user_, /*trusted=*/false, query, args, columns);
+}
+
+StatusOr<Statement*> SqlEngine::StartTrusted(std::string_view query, std::span<const Cell> args) {
+  EDGE_RETURN_IF_ERROR(Ready());
+  return StartIn(trusted_cache_, /*trusted=*/true, query, args, /*columns=*/0);
+}
+
+Status SqlEngine::RunTrusted(std::string_view query, std::span<const Cell> args) {
+  EDGE_ASSIGN_OR_RETURN(Statement * statement,
+                        StartIn(trusted_cache_, /*trusted=*/true, query, args, /*columns=*/0));
+  Release(statement);
+  return OkStatus();
+}
+
+StatusOr<int64_t> SqlEngine::TrustedInteger(std::string_view query) {
+  EDGE_ASSIGN_OR_RETURN(Statement * statement, StartTrusted(query, {}));
+  const int64_t value = statement->has_row() ? statement->column(0).integer : 0;
+  Release(statement);
+  return value;
+}
+
+StatusOr<Statement*> SqlEngine::StartIn(Cache& cache, bool trusted, std::string_view query,
+                                        std::span<const Cell> args, int columns) {
+  Statement* statement = nullptr;
+  if (const auto found = cache.by_text.find(query);
+      found != cache.by_text.end() && !found->second->leased_) {
+    statement = found->second.get();
+    if (cache.lru.front() != statement) {
+      cache.lru.splice(cache.lru.begin(), cache.lru, statement->lru_);
+    }
+    statement->leased_ = true;
+  } else {
+    EDGE_ASSIGN_OR_RETURN(statement, Compile(cache, trusted, query));
+  }
+  Status status;
+  if (columns > 0 && statement->column_count() != columns) {
+    status = InvalidArgument("SQL query returns {} columns, but {} types were given for them.",
+                             statement->column_count(), columns);
+  } else {
+    status = Bind(*statement, args);
+  }
+  if (status.ok()) status = statement->renames_ ? RunRename(*statement) : Run(*statement);
+  if (!status.ok()) [[unlikely]] {
+    Release(statement);
+    return status;
+  }
+  return statement;
+}
+
+StatusOr<std::unique_ptr<Statement>> SqlEngine::Prepare(std::string_view text, bool trusted,
+                                                        std::string_view* tail) {
+  const FlagScope scope(&trusted_, trusted);
+  saw_rename_ = saw_transaction_ = denied_ = false;
+  sqlite3_stmt* raw = nullptr;
+  const char* rest = nullptr;
+  if (text.size() > 100'000 && !trusted) {
+    return SqliteStatus(SQLITE_TOOBIG, SQLITE_TOOBIG, "statement too long", -1);
+  }
+  const int code = sqlite3_prepare_v3(db_, text.data(), static_cast<int>(text.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &raw, &rest);
+  if (code != SQLITE_OK) {
+    if (saw_transaction_) return PermissionDenied("{}", kTransactionText);
+    const Status status = LastError();
+    // A refused function is a plain SQLITE_ERROR to SQLite.
+    if (denied_) return PermissionDenied("{}", Message(status));
+    return status;
+  }
+  if (raw == nullptr) return InvalidArgument("SQL code did not contain a statement.");
+  *tail = TrimmedFront(text.substr(static_cast<size_t>(rest - text.data())));
+  auto statement = std::make_unique<Statement>(
+      this, raw, tail->empty() ? std::string(text) : std::string(), trusted);
+  statement->renames_ = saw_rename_;
+  return statement;
+}
+
+// Runs all but the last statement of `query`; the last is returned, leased and not yet bound.
+StatusOr<Statement*> SqlEngine::Compile(Cache& cache, bool trusted, std::string_view query) {
+  std::string_view rest = query;
+  for (;;) {
+    const bool is_first = rest.size() == query.size();
+    EDGE_ASSIGN_OR_RETURN(std::unique_ptr<Statement> statement, Prepare(rest, trusted, &rest));
+    Statement* const leased = statement.get();
+    leased->leased_ = true;
+    if (rest.empty()) {
+      if (is_first && !cache.by_text.contains(query)) {
+        Remember(cache, std::move(statement));
+      } else {
+        leased->lru_ = one_offs_.insert(one_offs_.end(), statement.release());
+      }
+      return leased;
+    }
+    if (sqlite3_bind_parameter_count(leased->raw_) != 0) {
+      return InvalidArgument(
+          "When executing multiple SQL statements in a single call, only the last statement can "
+          "have parameters.");
+    }
+    EDGE_RETURN_IF_ERROR(leased->renames_ ? RunRename(*leased) : Run(*leased));
+    while (leased->has_row()) {
+      EDGE_RETURN_IF_ERROR(leased->Advance());
+    }
+  }
+}
+
+void SqlEngine::Remember(Cache& cache, std::unique_ptr<Statement> statement) {
+  statement->cached_ = true;
+  cache.lru.push_front(statement.get());
+  statement->lru_ = cache.lru.begin();
+  cache.text_bytes += statement->text_.size();
+  const std::string_view key = statement->text_;
+  cache.by_text.emplace(key, std::move(statement));
+  while (cache.text_bytes > kCachedTextBytesMax && cache.lru.size() > 1) {
+    Statement* const oldest = cache.lru.back();
+    cache.lru.pop_back();
+    cache.text_bytes -= oldest->text_.size();
+    const auto entry = cache.by_text.find(oldest->text_);
+    if (oldest->leased_) {
+      oldest->cached_ = false;
+      oldest->lru_ = one_offs_.insert(one_offs_.end(), entry->second.release());
+    }
+    cache.by_text.erase(entry);
+  }
+}
+
+void SqlEngine::Release(Statement* statement) noexcept {
+  statement->Finish();
+  SqlEngine* const engine = statement->engine_;
+  if (engine != nullptr && statement->cached_) {
+    if (statement->big_bindings_) {
+      sqlite3_clear_bindings(statement->raw_);
+      statement->big_bindings_ = false;
+    }
+    statement->leased_ = false;
+    return;
+  }
+  if (engine != nullptr) engine->one_offs_.erase(statement->lru_);
+  delete statement;
+}
+
+Status SqlEngine::Bind(Statement& statement, std::span<const Cell> args) {
+  sqlite3_stmt* const raw = statement.raw_;
+  if (static_cast<size_t>(sqlite3_bind_parameter_count(raw)) != args.size()) {
+    return InvalidArgument("Wrong number of parameter bindings for SQL query.");
+  }
+  // A statement without rows ends inside Exec, so its parameters need no copy.
+  const sqlite3_destructor_type lifetime =
+      sqlite3_column_count(raw) == 0 ? SQLITE_STATIC : SQLITE_TRANSIENT;
+  int code = SQLITE_OK;
+  for (size_t i = 0; i < args.size() && code == SQLITE_OK; ++i) {
+    const Cell& cell = args[i];
+    const int at = static_cast<int>(i) + 1;
+    statement.big_bindings_ |= cell.size > kBigBindingBytes;
+    switch (cell.kind) {
+      case Cell::Kind::kNull:
+        code = sqlite3_bind_null(raw, at);
+        break;
+      case Cell::Kind::kInteger:
+        code = sqlite3_bind_int64(raw, at, cell.integer);
+        break;
+      case Cell::Kind::kReal:
+        code = sqlite3_bind_double(raw, at, cell.real);
+        break;
+      case Cell::Kind::kText:
+        code = sqlite3_bind_text64(raw, at, cell.data == nullptr ? "" : cell.text().data(),
+                                   cell.size, lifetime, SQLITE_UTF8);
+        break;
+      case Cell::Kind::kBlob:
+        // A null pointer would bind NULL, not an empty blob.
+        code = cell.size == 0 ? sqlite3_bind_zeroblob(raw, at, 0)
+                              : sqlite3_bind_blob64(raw, at, cell.data, cell.size, lifetime);
+        break;
+      case Cell::Kind::kTooLarge:
+        return InvalidArgument("Parameter {} does not fit in SQLite's 64-bit signed integers.", at);
+    }
+  }
+  return code == SQLITE_OK ? OkStatus() : LastError();
+}
+
+int SqlEngine::Step(Statement& statement) {
+  const FlagScope scope(&trusted_, statement.trusted_);  // SQLite may compile it again
+  if (statement.read_only_) return sqlite3_step(statement.raw_);
+  const sqlite3_int64 before = sqlite3_total_changes64(db_);
+  const int code = sqlite3_step(statement.raw_);
+  statement.rows_written_ += static_cast<uint64_t>(sqlite3_total_changes64(db_) - before);
+  return code;
+}
+
+Status SqlEngine::Run(Statement& statement) {
+  statement.rows_fetched_ = statement.rows_written_ = 0;
+  statement.buffered_ = false;
+  sqlite3_stmt_status(statement.raw_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 1);
+  statement.running_ = true;
+  const int code = Step(statement);
+  if (code == SQLITE_ROW) {
+    statement.has_row_ = true;
+    ++statement.rows_fetched_;
+    if (!statement.read_only_ && statement.column_count() > 0) return statement.BufferRows();
+    return OkStatus();
+  }
+  Status status = code == SQLITE_DONE ? OkStatus() : LastError();
+  statement.Finish();
+  return status;
+}
+
+// SQLite does not tell the authorizer a table's new name, so we look at what came of it.
+Status SqlEngine::RunRename(Statement& statement) {
+  EDGE_RETURN_IF_ERROR(RunTrusted("SAVEPOINT _cf_rename"));
+  Status status = Run(statement);
+  if (status.ok()) {
+    const StatusOr<int64_t> taken = TrustedInteger(
+        "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_cf\\_%' ESCAPE '\\' "
+        "AND name NOT IN ('_cf_KV', '_cf_METADATA')");
+    if (!taken.ok()) {
+      status = taken.status();
+    } else if (*taken != 0) {
+      status = SqliteStatus(SQLITE_AUTH, SQLITE_AUTH, "not authorized", -1);
+    }
+  }
+  if (!status.ok()) {
+    statement.Finish();
+    if (Ready().ok()) EDGE_RETURN_IF_ERROR(RunTrusted("ROLLBACK TO _cf_rename"));
+  }
+  if (Ready().ok()) EDGE_RETURN_IF_ERROR(RunTrusted("RELEASE _cf_rename"));
+  return status;
+}
+
+Status SqlEngine::LastError() {
+  const int extended = sqlite3_extended_errcode(db_);
+  Status status =
+      SqliteStatus(extended & 0xff, extended, sqlite3_errmsg(db_), sqlite3_error_offset(db_));
+  if (expects_transaction_ && !in_transaction()) {
+    expects_transaction_ = false;
+    savepoints_ = 0;
+    if (IsCritical(extended)) {
+      Break(status);
+    } else {
+      turn_failed_ = status;  // INSERT OR ROLLBACK, RAISE(ROLLBACK)
+    }
+  }
+  return status;
+}
+
+bool SqlEngine::in_transaction() const {
+  return sqlite3_get_autocommit(db_) == 0;
+}
+
+Status SqlEngine::Commit() {
+  if (Status ready = Ready(); !ready.ok()) {
+    Rollback();
+    return ready;
+  }
+  if (!in_transaction()) return OkStatus();
+  EDGE_CHECK(savepoints_ == 0);
+  expects_transaction_ = false;
+  Status status = RunTrusted("COMMIT");
+  if (status.ok()) return status;
+  if (status.code() == StatusCode::kFailedPrecondition) {
+    status = FailedPrecondition(
+        "Durable Object was reset and rolled back to its last known good state because the "
+        "application left the database in a state where constraints were violated: {}",
+        Message(status));
+  }
+  Rollback();
+  Break(status);
+  return status;
+}
+
+void SqlEngine::Rollback() {
+  expects_transaction_ = false;
+  savepoints_ = 0;
+  turn_failed_ = OkStatus();
+  if (!in_transaction()) return;
+  if (const Status status = RunTrusted("ROLLBACK"); !status.ok()) Break(status);
+}
+
+Status SqlEngine::BeginSavepoint() {
+  EDGE_RETURN_IF_ERROR(Ready());
+  if (!in_transaction()) {
+    EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
+    expects_transaction_ = true;
+  }
+  EDGE_RETURN_IF_ERROR(RunTrusted(Format("SAVEPOINT _cf_sync_savepoint_{}", {savepoints_ + 1})));
+  ++savepoints_;
+  return OkStatus();
+}
+
+Status SqlEngine::CommitSavepoint() {
+  if (!Ready().ok()) {
+    return FailedPrecondition("Cannot commit transaction due to an earlier SQL critical error: {}",
+                              Message(Ready()));
+  }
+  EDGE_CHECK(savepoints_ > 0);
+  return RunTrusted(Format("RELEASE _cf_sync_savepoint_{}", {savepoints_--}));
+}
+
+void SqlEngine::RollbackSavepoint() {
+  if (!Ready().ok() || savepoints_ == 0) return;  // all of it is rolled back already
+  const int depth = savepoints_--;
+  Status status = RunTrusted(Format("ROLLBACK TO _cf_sync_savepoint_{}", {depth}));
+  if (status.ok()) status = RunTrusted(Format("RELEASE _cf_sync_savepoint_{}", {depth}));
+  if (!status.ok()) Break(status);
+}
+
+}  // namespace edge::durable::internal

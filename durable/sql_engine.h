@@ -1,0 +1,154 @@
+// durable/sql_engine.h - one object's SQLite connection: what its SQL may do, the cache of
+// its compiled statements, and the implicit transaction of a turn.
+//
+// The first statement of a turn opens a transaction; the runtime commits it when the turn
+// ends, or rolls it back. The object never sees BEGIN or COMMIT. The rules of what SQL may
+// touch are SQLite's authorizer plus what it cannot see (durable/sql_authorizer.cc).
+#pragma once
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "edge/base/checksum.h"
+#include "edge/base/status.h"
+#include "edge/durable/sql.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace edge::durable::internal {
+
+inline constexpr size_t kCachedTextBytesMax = 1 << 20;
+
+class SqlEngine;
+
+// A compiled statement and the state of its run. Leased to one cursor at a time.
+class Statement {
+ public:
+  Statement(SqlEngine* engine, sqlite3_stmt* raw, std::string text, bool trusted);
+  ~Statement();
+  Statement(const Statement&) = delete;
+
+  Status Advance();
+  void Finish();  // no more rows; counters and names stay
+  bool has_row() const { return has_row_; }
+  int column_count() const;
+  std::string_view column_name(int index) const;
+  Cell column(int index) const;
+  uint64_t rows_read() const;
+  uint64_t rows_written() const { return rows_written_; }
+
+ private:
+  friend class SqlEngine;
+  Status BufferRows();
+  void Reset();
+
+  SqlEngine* engine_;  // null once the engine is gone
+  sqlite3_stmt* raw_;
+  const std::string text_;  // the key, if cached
+  const bool trusted_;      // runs without the authorizer
+  bool cached_ = false;
+  bool leased_ = false;
+  bool renames_ = false;  // ALTER TABLE: its effect on names is checked afterwards
+  bool read_only_ = false;
+  bool big_bindings_ = false;
+  bool has_row_ = false;
+  bool running_ = false;  // stepped and not yet reset
+  uint64_t rows_fetched_ = 0;
+  uint64_t rows_written_ = 0;
+  // Rows of a writing statement (RETURNING): it must end within its turn, so they are all
+  // fetched at once. The front one is the row at hand.
+  std::vector<std::vector<SqlValue>> buffer_;
+  size_t buffer_index_ = 0;
+  bool buffered_ = false;
+  std::list<Statement*>::iterator lru_;
+};
+
+// Single-threaded.
+class SqlEngine {
+ public:
+  // Configures `db`, which must outlive the engine: limits, defensive mode, foreign keys,
+  // the authorizer.
+  static StatusOr<std::unique_ptr<SqlEngine>> Create(sqlite3* db);
+  ~SqlEngine();
+  SqlEngine(const SqlEngine&) = delete;
+
+  // As Sql::Exec. The statement is leased: give it back with Release().
+  StatusOr<Statement*> Start(std::string_view query, std::span<const Cell> args, int columns);
+  // For our own statements: hidden tables are visible, transactions are not refused.
+  StatusOr<Statement*> StartTrusted(std::string_view query, std::span<const Cell> args);
+  Status RunTrusted(std::string_view query, std::span<const Cell> args = {});
+  StatusOr<int64_t> TrustedInteger(std::string_view query);
+  static void Release(Statement* statement) noexcept;
+
+  bool in_transaction() const;
+  // Ends the turn's transaction, if one is open. A failed commit is rolled back and breaks
+  // the engine.
+  Status Commit();
+  void Rollback();
+  // Nested transactions within the turn: depth counts from 1.
+  Status BeginSavepoint();
+  Status CommitSavepoint();
+  void RollbackSavepoint();
+
+  // Storage failed: every later call fails with this. OK if not.
+  const Status& broken() const { return broken_; }
+  void Break(Status status);
+  sqlite3* db() const { return db_; }
+  size_t cached_text_bytes() const { return user_.text_bytes; }
+
+  // The authorizer's answer, an SQLite code. Public for its C callback.
+  int Authorize(int action, const char* first, const char* second, const char* database) {
+    const int answer = Judge(action, first, second, database);
+    denied_ |= answer != 0;
+    return answer;
+  }
+
+ private:
+  friend class Statement;
+  int Judge(int action, const char* first, const char* second, const char* database);
+  struct Cache {
+    std::unordered_map<std::string_view, std::unique_ptr<Statement>, StringHash, std::equal_to<>>
+        by_text;                // keys live in the statements
+    std::list<Statement*> lru;  // the newest in front
+    size_t text_bytes = 0;
+  };
+
+  explicit SqlEngine(sqlite3* db) : db_(db) {}
+  StatusOr<Statement*> StartIn(Cache& cache, bool trusted, std::string_view query,
+                               std::span<const Cell> args, int columns);
+  StatusOr<std::unique_ptr<Statement>> Prepare(std::string_view text, bool trusted,
+                                               std::string_view* tail);
+  StatusOr<Statement*> Compile(Cache& cache, bool trusted, std::string_view query);
+  void Remember(Cache& cache, std::unique_ptr<Statement> statement);
+  Status Run(Statement& statement);
+  Status RunRename(Statement& statement);
+  Status Bind(Statement& statement, std::span<const Cell> args);
+  int Step(Statement& statement);
+  // The error of the last SQLite call as a Status; notices a rollback that SQLite did itself.
+  Status LastError();
+  Status Ready() const;
+
+  sqlite3* const db_;
+  Cache user_;
+  Cache trusted_cache_;
+  bool trusted_ = false;     // the statement being compiled or run is ours
+  bool saw_rename_ = false;  // set by the authorizer while compiling
+  bool saw_transaction_ = false;
+  bool denied_ = false;
+  bool expects_transaction_ = false;  // we began one and did not end it
+  int savepoints_ = 0;
+  Status broken_;
+  Status turn_failed_;              // SQLite rolled the turn back: the rest of it fails
+  std::list<Statement*> one_offs_;  // leased, not in a cache
+};
+
+// "message at offset 7: SQLITE_ERROR"; the codes as in the header of sql.h.
+Status SqliteStatus(int code, int extended, std::string_view message, int offset);
+
+}  // namespace edge::durable::internal
