@@ -308,13 +308,11 @@ class MemoryFiles final : public MemoryFileSystem {
     // From the newest back: an operation goes with any chosen later one on the same name.
     std::vector<size_t> chosen;
     for (size_t i = log_.size(); i-- > 0;) {
-      const bool here = std::ranges::any_of(log_[i], [&directory](const Assignment& change) {
+      bool goes = std::ranges::any_of(log_[i], [&directory](const Assignment& change) {
         return change.directory == directory;
       });
-      if (here || std::ranges::any_of(
-                      chosen, [&, this](size_t later) { return Touches(log_[i], log_[later]); })) {
-        chosen.push_back(i);
-      }
+      for (const size_t later : chosen) goes = goes || Touches(log_[i], log_[later]);
+      if (goes) chosen.push_back(i);
     }
     for (size_t i = chosen.size(); i-- > 0;) ApplyDurably(log_[chosen[i]]);
     for (const size_t i : chosen) log_.erase(log_.begin() + static_cast<ptrdiff_t>(i));
