@@ -1,0 +1,133 @@
+// edge/durable/host.h - runs the durable objects of this process.
+//
+//   auto host = durable::Host::Create(*executor, *relay).value();
+//   auto flights = host->AddNamespace<FlightSeating>("FLIGHTS").value();
+//   auto flight = flights.Get("UA17");                 // an rpc::Stub<FlightSeating>
+//   auto free = flight.Call<&FlightSeating::Available>().Wait();
+//
+// Every object lives on one loop of the executor, chosen by its id; calls from that loop are
+// direct, all others are queued there. Its database is "<namespace>/<id>" of the relay. An
+// object starts with its first call.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "edge/base/executor.h"
+#include "edge/base/random.h"
+#include "edge/base/status.h"
+#include "edge/durable/id.h"
+#include "edge/durable/object.h"
+#include "edge/rpc/hook.h"
+#include "edge/rpc/stub.h"
+#include "edge/srs/relay.h"
+
+namespace edge::durable {
+
+class Host;
+
+namespace internal {
+
+struct ClassInfo {
+  const rpc::MethodTable* methods;
+  // Makes the object; `*target` gets the address that `methods` work on. May throw.
+  std::unique_ptr<Object> (*make)(Context& ctx, void** target);
+};
+template <typename T>
+std::unique_ptr<Object> MakeObject(Context& ctx, void** target) {
+  auto object = std::make_unique<T>(ctx);
+  *target = object.get();
+  return object;
+}
+class HostCore;
+
+// What a Namespace<T> does that does not depend on T. Thread-safe.
+class NamespaceCore : public std::enable_shared_from_this<NamespaceCore> {
+ public:
+  NamespaceCore(std::shared_ptr<HostCore> host, std::string name, ClassInfo info, IdKey key)
+      : host_(std::move(host)), name_(std::move(name)), info_(info), key_(key) {}
+  rpc::HookPtr HookFor(const ObjectId& id);
+  const std::string& name() const { return name_; }
+  const ClassInfo& info() const { return info_; }
+  const IdKey& key() const { return key_; }
+  Random& random() const;
+
+ private:
+  const std::shared_ptr<HostCore> host_;  // owners: the Host, its namespaces and stubs
+  const std::string name_;
+  const ClassInfo info_;
+  const IdKey key_;
+};
+
+}  // namespace internal
+
+// The objects of one class. A cheap handle; thread-safe.
+//
+// A stub names an object, not an instance: if the object is reset, calls under way fail with
+// the reason, and the next call starts it again.
+template <typename T>
+class Namespace {
+ public:
+  // Of the object with that name; any text. The same name is always the same object.
+  rpc::Stub<T> Get(std::string_view object_name) const { return Get(IdFromName(object_name)); }
+  // Calls to an id of another namespace fail with InvalidArgument.
+  rpc::Stub<T> Get(const ObjectId& id) const { return rpc::Stub<T>(core_->HookFor(id)); }
+
+  ObjectId IdFromName(std::string_view object_name) const {
+    return core_->key().FromName(object_name);
+  }
+  ObjectId NewUniqueId() const { return core_->key().Unique(core_->random()); }
+  // InvalidArgument if it is no id, or one of another namespace.
+  StatusOr<ObjectId> IdFromString(std::string_view text) const {
+    return core_->key().FromString(text);
+  }
+  const std::string& name() const { return core_->name(); }
+
+ private:
+  friend class Host;
+  explicit Namespace(std::shared_ptr<internal::NamespaceCore> core) : core_(std::move(core)) {}
+  std::shared_ptr<internal::NamespaceCore> core_;  // owners: the handles and the Host
+};
+
+struct HostOptions {
+  std::string id_secret;             // the key of object ids; see IdKey
+  size_t objects_max = 100'000;      // running at once on each loop; ResourceExhausted beyond
+  size_t queued_calls_max = 10'000;  // waiting for one object while it runs; ditto
+  Random* random = nullptr;          // null: SystemRandom()
+};
+
+// Thread-safe, but for its destructor.
+class Host {
+ public:
+  // `executor` and `relay` must outlive the host.
+  static StatusOr<std::unique_ptr<Host>> Create(Executor& executor, srs::Relay& relay,
+                                                HostOptions options = {});
+  ~Host();  // as Close()
+  Host(const Host&) = delete;
+
+  // `name`: 1 to 64 bytes of [A-Za-z0-9_-], InvalidArgument otherwise; it is part of where the
+  // data lies. AlreadyExists if it is taken.
+  template <typename T>
+  StatusOr<Namespace<T>> AddNamespace(std::string name) {
+    EDGE_ASSIGN_OR_RETURN(auto core,
+                          Add(std::move(name), {&rpc::MethodsOf<T>(), &internal::MakeObject<T>}));
+    return Namespace<T>(std::move(core));
+  }
+  // By text, for listeners: the object of that name. NotFound if there is no such namespace.
+  StatusOr<rpc::HookPtr> Find(std::string_view name_space, std::string_view object_name) const;
+
+  // Ends every object: answers already decided are sent when they are durable, all other
+  // calls fail with Unavailable, then the databases are closed. Not on a loop's thread.
+  void Close();
+  size_t objects_running() const;
+
+ private:
+  explicit Host(std::shared_ptr<internal::HostCore> core);
+  StatusOr<std::shared_ptr<internal::NamespaceCore>> Add(std::string name,
+                                                         internal::ClassInfo info);
+  std::shared_ptr<internal::HostCore> core_;  // owners: see NamespaceCore
+};
+
+}  // namespace edge::durable
