@@ -78,8 +78,10 @@ class Hook {
  private:
   friend void internal::AddRef(const Hook*);
   friend void internal::Release(const Hook*);
-  friend class QueuedHook;
-  HookPtr CallQueued(Path path, Array args, bool is_get);
+  HookPtr Start(PathView path, Array args, bool is_get);
+  HookPtr StartHeld(PathView path, Array args, bool is_get);
+  HookPtr StartQueued(PathView path, Array args, bool is_get);
+  static void Destroy(const Hook* hook);
 
   mutable std::atomic<uint32_t> references_{0};
   Loop* const home_;
@@ -161,7 +163,8 @@ class CallContext {
     ~Scope();
 
    private:
-    std::shared_ptr<CallContext> previous_;
+    std::shared_ptr<CallContext> context_;
+    const std::shared_ptr<CallContext>* previous_;
   };
 };
 

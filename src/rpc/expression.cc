@@ -1,0 +1,528 @@
+#include "src/rpc/expression.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "edge/base/errors.h"
+#include "src/rpc/json.h"
+
+namespace edge::rpc {
+
+StatusOr<HookPtr> References::Resolve(int64_t, const Path&, std::optional<Array>) {
+  return InvalidArgument("a stub outside of a session");
+}
+StatusOr<HookPtr> References::Introduce(int64_t, bool) {
+  return InvalidArgument("a stub outside of a session");
+}
+Status References::Name(const HookPtr&, bool, std::string*) {
+  return InvalidArgument("a stub outside of a session");
+}
+
+namespace {
+
+constexpr std::string_view kBase64 =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+constexpr auto kBase64Digits = [] {
+  std::array<int8_t, 256> digits{};
+  digits.fill(-1);
+  for (size_t i = 0; i < kBase64.size(); ++i)
+    digits[static_cast<unsigned char>(kBase64[i])] = static_cast<int8_t>(i);
+  return digits;
+}();
+
+// Names on JavaScript's Object.prototype: never visible in objects that a peer sends.
+bool IsHiddenKey(std::string_view key) {
+  static constexpr std::array<std::string_view, 13> kHidden = {
+      "__defineGetter__", "__defineSetter__", "__lookupGetter__",
+      "__lookupSetter__", "__proto__",        "constructor",
+      "hasOwnProperty",   "isPrototypeOf",    "propertyIsEnumerable",
+      "toJSON",           "toLocaleString",   "toString",
+      "valueOf"};
+  return std::ranges::binary_search(kHidden, key);
+}
+
+size_t ElementBytes(BytesKind kind) {
+  switch (kind) {
+    case BytesKind::kInt16Array:
+    case BytesKind::kUint16Array:
+      return 2;
+    case BytesKind::kInt32Array:
+    case BytesKind::kUint32Array:
+    case BytesKind::kFloat32Array:
+      return 4;
+    case BytesKind::kBigInt64Array:
+    case BytesKind::kBigUint64Array:
+    case BytesKind::kFloat64Array:
+      return 8;
+    default:
+      return 1;
+  }
+}
+
+bool IsDecimal(std::string_view text) {
+  if (text.starts_with('-')) text.remove_prefix(1);
+  return !text.empty() && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::string CanonicalDecimal(std::string_view text) {
+  const bool negative = text.starts_with('-');
+  if (negative) text.remove_prefix(1);
+  text.remove_prefix(std::min(text.find_first_not_of('0'), text.size() - 1));
+  return (negative && text != "0" ? "-" : "") + std::string(text);
+}
+
+class Evaluator {
+ public:
+  Evaluator(const SessionLimits& limits, References& references)
+      : limits_(limits), references_(references) {}
+
+  StatusOr<Value> Run(Value json, size_t depth) {
+    if (depth > limits_.depth_max)
+      return InvalidArgument("the message is nested deeper than {}", limits_.depth_max);
+    if (Object* object = json.As<Object>()) return RunObject(*object, depth);
+    Array* array = json.As<Array>();
+    if (array == nullptr) return json;
+    if (array->size() == 1 && (*array)[0].array() != nullptr)
+      return RunItems(*(*array)[0].As<Array>(), depth);
+    if (array->empty() || (*array)[0].string() == nullptr)
+      return InvalidArgument("an array must start with a tag or be wrapped in another one");
+    return RunTag(*(*array)[0].string(), *array, depth);
+  }
+
+ private:
+  StatusOr<Value> RunObject(Object& object, size_t depth) {
+    for (Member& member : object.members()) {
+      EDGE_ASSIGN_OR_RETURN(member.value, Run(std::move(member.value), depth + 1));
+    }
+    std::erase_if(object.members(), [](const Member& member) { return IsHiddenKey(member.key); });
+    return Value(std::move(object));
+  }
+
+  StatusOr<Value> RunItems(Array& items, size_t depth) {
+    for (Value& item : items) {
+      EDGE_ASSIGN_OR_RETURN(item, Run(std::move(item), depth + 1));
+    }
+    return Value(std::move(items));
+  }
+
+  StatusOr<Value> RunTag(const std::string& tag, Array& form, size_t depth) {
+    using Limits = std::numeric_limits<double>;
+    if (tag == "import" || tag == "pipeline") return RunReference(form, tag == "pipeline", depth);
+    if (tag == "export" || tag == "promise") return RunIntroduction(form, tag == "promise");
+    if (tag == "bytes") return RunBytes(form);
+    if (tag == "date") return RunDate(form);
+    if (tag == "bigint") return RunBigInt(form);
+    if (tag == "error") return RunError(form, depth);
+    if (tag == "headers") return RunHeaders(form);
+    if (tag == "url") {
+      if (form.size() != 2 || form[1].string() == nullptr) return Malformed(tag);
+      return Value(Url{std::move(*form[1].As<std::string>())});
+    }
+    if (tag == "undefined" || tag == "inf" || tag == "-inf" || tag == "nan") {
+      if (form.size() != 1) return Malformed(tag);
+      if (tag == "undefined") return Value();
+      if (tag == "nan") return Value(Limits::quiet_NaN());
+      return Value(tag == "inf" ? Limits::infinity() : -Limits::infinity());
+    }
+    if (tag == "remap" || tag == "writable" || tag == "readable" || tag == "blob" ||
+        tag == "request" || tag == "response")
+      return Unimplemented("\"{}\" is not supported", tag);
+    return InvalidArgument("unknown tag \"{}\"", tag.substr(0, 40));
+  }
+
+  static Status Malformed(std::string_view tag) {
+    return InvalidArgument("malformed \"{}\" expression", tag);
+  }
+
+  StatusOr<Value> RunReference(Array& form, bool is_promise, size_t depth) {
+    const std::string_view tag = is_promise ? "pipeline" : "import";
+    const int64_t* id = form.size() >= 2 ? form[1].As<int64_t>() : nullptr;
+    if (id == nullptr || form.size() > 4) return Malformed(tag);
+    Path path;
+    std::optional<Array> args;
+    if (form.size() >= 3) {
+      if (form[2].array() == nullptr) return Malformed(tag);
+      EDGE_ASSIGN_OR_RETURN(path, ReadPath(*form[2].array()));
+    }
+    if (form.size() == 4) {
+      if (form[3].array() == nullptr) return Malformed(tag);
+      EDGE_ASSIGN_OR_RETURN(Value items, RunItems(*form[3].As<Array>(), depth + 1));
+      args = std::move(*items.As<Array>());
+    }
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, references_.Resolve(*id, path, std::move(args)));
+    if (is_promise) return Value(PromiseRef{std::move(hook)});
+    return Value(StubRef{std::move(hook)});
+  }
+
+  StatusOr<Path> ReadPath(const Array& names) {
+    if (names.size() > limits_.path_max)
+      return ResourceExhausted("a path of {} names; {} are allowed", names.size(),
+                               limits_.path_max);
+    Path path;
+    for (const Value& name : names) {
+      if (name.string() != nullptr) {
+        path.push_back(*name.string());
+      } else if (const int64_t* index = name.As<int64_t>()) {
+        path.push_back(std::to_string(*index));
+      } else {
+        return InvalidArgument("a path holds names and numbers, not a {}", KindName(name.kind()));
+      }
+    }
+    return path;
+  }
+
+  StatusOr<Value> RunIntroduction(Array& form, bool is_promise) {
+    const int64_t* id = form.size() == 2 ? form[1].As<int64_t>() : nullptr;
+    if (id == nullptr || *id >= 0) return Malformed(is_promise ? "promise" : "export");
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, references_.Introduce(*id, is_promise));
+    if (is_promise) return Value(PromiseRef{std::move(hook)});
+    return Value(StubRef{std::move(hook)});
+  }
+
+  StatusOr<Value> RunBytes(Array& form) {
+    BytesValue bytes;
+    if (form.size() < 2 || form.size() > 3 || form[1].string() == nullptr ||
+        !ParseBase64(*form[1].string(), &bytes.bytes))
+      return Malformed("bytes");
+    if (form.size() == 3) {
+      if (form[2].string() == nullptr) return Malformed("bytes");
+      bool found = false;
+      for (size_t i = 0; i <= static_cast<size_t>(BytesKind::kFloat64Array); ++i) {
+        if (BytesKindName(static_cast<BytesKind>(i)) != *form[2].string()) continue;
+        bytes.kind = static_cast<BytesKind>(i);
+        found = true;
+      }
+      if (!found) return InvalidArgument("unknown kind of bytes");
+      if (bytes.bytes.size() % ElementBytes(bytes.kind) != 0)
+        return InvalidArgument("{} bytes do not make a whole {}", bytes.bytes.size(),
+                               BytesKindName(bytes.kind));
+    }
+    return Value(std::move(bytes));
+  }
+
+  static StatusOr<Value> RunDate(Array& form) {
+    if (form.size() != 2) return Malformed("date");
+    if (form[1].kind() == Value::Kind::kNull)
+      return Value(Date{std::numeric_limits<double>::quiet_NaN()});
+    if (!form[1].is_number()) return Malformed("date");
+    return Value(Date{form[1].number()});
+  }
+
+  StatusOr<Value> RunBigInt(Array& form) {
+    const std::string* digits = form.size() == 2 ? form[1].string() : nullptr;
+    if (digits == nullptr || !IsDecimal(*digits)) return Malformed("bigint");
+    if (digits->size() > limits_.bigint_digits_max)
+      return ResourceExhausted("a bigint of {} digits; {} are allowed", digits->size(),
+                               limits_.bigint_digits_max);
+    return Value(BigInt{CanonicalDecimal(*digits)});
+  }
+
+  StatusOr<Value> RunError(Array& form, size_t depth) {
+    if (form.size() < 3 || form.size() > 5 || form[1].string() == nullptr ||
+        form[2].string() == nullptr)
+      return Malformed("error");
+    ErrorValue error;
+    error.name = *form[1].string();
+    error.message = *form[2].string();
+    if (form.size() >= 4) {
+      if (form[3].string() != nullptr) {
+        error.stack = *form[3].string();
+      } else if (form[3].kind() != Value::Kind::kNull) {
+        return Malformed("error");
+      }
+    }
+    if (form.size() == 5) {
+      Object* properties = form[4].As<Object>();
+      if (properties == nullptr) return Malformed("error");
+      EDGE_ASSIGN_OR_RETURN(Value value, RunObject(*properties, depth + 1));
+      error.properties = std::move(*value.As<Object>());
+    }
+    return Value(std::move(error));
+  }
+
+  static StatusOr<Value> RunHeaders(Array& form) {
+    const Array* pairs = form.size() == 2 ? form[1].array() : nullptr;
+    if (pairs == nullptr) return Malformed("headers");
+    Headers headers;
+    for (const Value& pair : *pairs) {
+      const Array* parts = pair.array();
+      if (parts == nullptr || parts->size() != 2 || (*parts)[0].string() == nullptr ||
+          (*parts)[1].string() == nullptr)
+        return Malformed("headers");
+      headers.entries.emplace_back(*(*parts)[0].string(), *(*parts)[1].string());
+    }
+    return Value(std::move(headers));
+  }
+
+  const SessionLimits& limits_;
+  References& references_;
+};
+
+class Writer {
+ public:
+  Writer(const SessionLimits& limits, References& references, std::string* out)
+      : limits_(limits), references_(references), out_(*out) {}
+
+  Status Write(const Value& value, size_t depth) {
+    if (depth > limits_.depth_max)
+      return InvalidArgument("the value is nested deeper than {}", limits_.depth_max);
+    switch (value.kind()) {
+      case Value::Kind::kUndefined:
+        out_ += R"(["undefined"])";
+        break;
+      case Value::Kind::kNull:
+        out_ += "null";
+        break;
+      case Value::Kind::kBool:
+        out_ += *value.As<bool>() ? "true" : "false";
+        break;
+      case Value::Kind::kInt:
+        WriteInteger(*value.As<int64_t>());
+        break;
+      case Value::Kind::kDouble:
+        WriteDouble(*value.As<double>());
+        break;
+      case Value::Kind::kBigInt:
+        if (!IsDecimal(value.As<BigInt>()->decimal))
+          return InvalidArgument("a BigInt that is not a decimal number");
+        Tagged("bigint", value.As<BigInt>()->decimal);
+        break;
+      case Value::Kind::kString:
+        AppendJsonString(*value.string(), &out_);
+        break;
+      case Value::Kind::kBytes:
+        WriteBytes(*value.As<BytesValue>());
+        break;
+      case Value::Kind::kDate:
+        WriteDate(value.As<Date>()->ms);
+        break;
+      case Value::Kind::kUrl:
+        Tagged("url", value.As<Url>()->href);
+        break;
+      case Value::Kind::kHeaders:
+        WriteHeaders(*value.As<Headers>());
+        break;
+      case Value::Kind::kError:
+        return WriteError(*value.As<ErrorValue>(), depth);
+      case Value::Kind::kArray:
+        out_ += '[';
+        EDGE_RETURN_IF_ERROR(WriteItems(*value.array(), depth));
+        out_ += ']';
+        break;
+      case Value::Kind::kObject:
+        return WriteObject(*value.object(), depth);
+      case Value::Kind::kStub:
+        return references_.Name(value.As<StubRef>()->hook, false, &out_);
+      case Value::Kind::kPromise:
+        return references_.Name(value.As<PromiseRef>()->hook, true, &out_);
+    }
+    return OkStatus();
+  }
+
+  Status WriteItems(const Array& items, size_t depth) {
+    out_ += '[';
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (i != 0) out_ += ',';
+      EDGE_RETURN_IF_ERROR(Write(items[i], depth + 1));
+    }
+    out_ += ']';
+    return OkStatus();
+  }
+
+ private:
+  void Tagged(std::string_view tag, std::string_view text) {
+    out_ += "[\"";
+    out_ += tag;
+    out_ += "\",";
+    AppendJsonString(text, &out_);
+    out_ += ']';
+  }
+
+  void WriteInteger(int64_t value) {
+    constexpr int64_t kExactMax = int64_t{1} << 53;
+    if (value >= -kExactMax && value <= kExactMax) {
+      AppendJsonNumber(value, &out_);
+    } else {
+      Tagged("bigint", std::to_string(value));
+    }
+  }
+
+  void WriteDouble(double value) {
+    if (std::isfinite(value)) {
+      AppendJsonNumber(value, &out_);
+    } else {
+      out_ += std::isnan(value) ? R"(["nan"])" : value > 0 ? R"(["inf"])" : R"(["-inf"])";
+    }
+  }
+
+  void WriteDate(double ms) {
+    out_ += R"(["date",)";
+    if (std::isfinite(ms)) {
+      AppendJsonNumber(ms, &out_);
+    } else {
+      out_ += "null";
+    }
+    out_ += ']';
+  }
+
+  void WriteBytes(const BytesValue& bytes) {
+    out_ += R"(["bytes",")";
+    AppendBase64(bytes.bytes, &out_);
+    out_ += '"';
+    if (bytes.kind != BytesKind::kUint8Array) {
+      out_ += ",\"";
+      out_ += BytesKindName(bytes.kind);
+      out_ += '"';
+    }
+    out_ += ']';
+  }
+
+  void WriteHeaders(const Headers& headers) {
+    out_ += R"(["headers",[)";
+    for (size_t i = 0; i < headers.entries.size(); ++i) {
+      out_ += i == 0 ? "[" : ",[";
+      AppendJsonString(headers.entries[i].first, &out_);
+      out_ += ',';
+      AppendJsonString(headers.entries[i].second, &out_);
+      out_ += ']';
+    }
+    out_ += "]]";
+  }
+
+  // Properties of errors are a courtesy: those that cannot be sent are left out.
+  Status WriteError(const ErrorValue& error, size_t depth) {
+    out_ += R"(["error",)";
+    AppendJsonString(error.name, &out_);
+    out_ += ',';
+    AppendJsonString(error.message, &out_);
+    std::string properties;
+    for (const Member& member : error.properties.members()) {
+      References none;
+      std::string text;
+      if (!Writer(limits_, none, &text).Write(member.value, depth + 2).ok()) continue;
+      properties += properties.empty() ? '{' : ',';
+      AppendJsonString(member.key, &properties);
+      properties += ':';
+      properties += text;
+    }
+    if (error.stack || !properties.empty()) {
+      out_ += ',';
+      if (error.stack) {
+        AppendJsonString(*error.stack, &out_);
+      } else {
+        out_ += "null";
+      }
+      if (!properties.empty()) out_ += ',' + properties + '}';
+    }
+    out_ += ']';
+    return OkStatus();
+  }
+
+  Status WriteObject(const Object& object, size_t depth) {
+    out_ += '{';
+    bool first = true;
+    for (const Member& member : object.members()) {
+      if (!first) out_ += ',';
+      first = false;
+      AppendJsonString(member.key, &out_);
+      out_ += ':';
+      EDGE_RETURN_IF_ERROR(Write(member.value, depth + 1));
+    }
+    out_ += '}';
+    return OkStatus();
+  }
+
+  const SessionLimits& limits_;
+  References& references_;
+  std::string& out_;
+};
+
+}  // namespace
+
+StatusOr<Value> Evaluate(Value json, const SessionLimits& limits, References& references) {
+  return Evaluator(limits, references).Run(std::move(json), 0);
+}
+
+Status WriteExpression(const Value& value, const SessionLimits& limits, References& references,
+                       std::string* out) {
+  return Writer(limits, references, out).Write(value, 0);
+}
+
+Status WriteArguments(const Array& args, const SessionLimits& limits, References& references,
+                      std::string* out) {
+  return Writer(limits, references, out).WriteItems(args, 0);
+}
+
+void WritePath(PathView path, std::string* out) {
+  *out += '[';
+  for (size_t i = 0; i < path.size(); ++i) {
+    if (i != 0) *out += ',';
+    const std::string_view name = path[i];
+    const bool is_index = !name.empty() && name.size() <= 15 && (name[0] != '0' || name == "0") &&
+                          std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; });
+    if (is_index) {
+      *out += name;
+    } else {
+      AppendJsonString(name, out);
+    }
+  }
+  *out += ']';
+}
+
+void AppendBase64(ByteView bytes, std::string* out) {
+  size_t i = 0;
+  const auto at = [&](size_t k) { return std::to_integer<uint32_t>(bytes[k]); };
+  out->reserve(out->size() + (bytes.size() + 2) / 3 * 4);
+  for (; i + 3 <= bytes.size(); i += 3) {
+    const uint32_t group = at(i) << 16 | at(i + 1) << 8 | at(i + 2);
+    for (int shift = 18; shift >= 0; shift -= 6) out->push_back(kBase64[group >> shift & 63]);
+  }
+  if (const size_t rest = bytes.size() - i; rest != 0) {
+    const uint32_t group = at(i) << 16 | (rest == 2 ? at(i + 1) << 8 : 0);
+    out->push_back(kBase64[group >> 18 & 63]);
+    out->push_back(kBase64[group >> 12 & 63]);
+    if (rest == 2) out->push_back(kBase64[group >> 6 & 63]);
+  }
+}
+
+bool ParseBase64(std::string_view text, Bytes* out) {
+  if (text.size() % 4 == 0 && text.ends_with('=')) {
+    text.remove_suffix(1);
+    if (text.ends_with('=')) text.remove_suffix(1);
+  }
+  if (text.size() % 4 == 1) return false;
+  out->clear();
+  out->reserve(text.size() / 4 * 3 + 2);
+  uint32_t group = 0;
+  int bits = 0;
+  for (const char c : text) {
+    const int8_t digit = kBase64Digits[static_cast<unsigned char>(c)];
+    if (digit < 0) return false;
+    group = group << 6 | static_cast<uint32_t>(digit);
+    bits += 6;
+    if (bits >= 8) {
+      bits -= 8;
+      out->push_back(static_cast<std::byte>(group >> bits & 255));
+    }
+  }
+  return true;
+}
+
+StatusOr<std::string> Encode(const Value& value) {
+  References none;
+  std::string text;
+  EDGE_RETURN_IF_ERROR(WriteExpression(value, SessionLimits{}, none, &text));
+  return text;
+}
+
+StatusOr<Value> Decode(std::string_view text) {
+  References none;
+  const SessionLimits limits;
+  EDGE_ASSIGN_OR_RETURN(Value json, ParseJson(text, 2 * limits.depth_max + 16));
+  return Evaluate(std::move(json), limits, none);
+}
+
+}  // namespace edge::rpc

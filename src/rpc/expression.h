@@ -1,0 +1,48 @@
+// Values to Cap'n Web expressions and back (docs/formats/capnweb.md).
+//
+// Data is done here; what names an entry of a session's tables is left to a References.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "edge/base/status.h"
+#include "edge/rpc/hook.h"
+#include "edge/rpc/session.h"
+#include "edge/rpc/value.h"
+
+namespace edge::rpc {
+
+// A failure of either side; the default knows no entries at all.
+class References {
+ public:
+  virtual ~References() = default;
+  // ["import", id ...] and ["pipeline", id ...]: one of our exports, `path` in it, or the
+  // result of calling that with `args`.
+  virtual StatusOr<HookPtr> Resolve(int64_t id, const Path& path, std::optional<Array> args);
+  // ["export", id] and ["promise", id]: something new that the peer offers.
+  virtual StatusOr<HookPtr> Introduce(int64_t id, bool is_promise);
+  // Appends the expression that names `hook`.
+  virtual Status Name(const HookPtr& hook, bool is_promise, std::string* out);
+};
+
+// Evaluates an expression that came as JSON. InvalidArgument: not of the protocol;
+// Unimplemented: a form that is not supported yet.
+StatusOr<Value> Evaluate(Value json, const SessionLimits& limits, References& references);
+
+// Appends the expression of `value`. On failure `out` is undefined and names that were made
+// are the caller's to take back.
+Status WriteExpression(const Value& value, const SessionLimits& limits, References& references,
+                       std::string* out);
+// Appends the plain array of expressions that arguments are.
+Status WriteArguments(const Array& args, const SessionLimits& limits, References& references,
+                      std::string* out);
+// Appends ["a","b",0]: decimal names become numbers, as arrays of the peer want them.
+void WritePath(PathView path, std::string* out);
+
+void AppendBase64(ByteView bytes, std::string* out);  // without padding
+bool ParseBase64(std::string_view text, Bytes* out);  // with or without
+
+}  // namespace edge::rpc
