@@ -48,7 +48,8 @@ class Histogram {
   }
   uint64_t count() const;
   uint64_t sum() const { return sum_.load(std::memory_order_relaxed); }
-  // The value below which a share `quantile` in [0, 1] of the recorded ones lies; 0 if none.
+  // The smallest value not below a share `quantile` in [0, 1] of the recorded ones, rounded up
+  // to the end of its bucket; 0 if none. Reads all buckets: about 1 us.
   uint64_t Quantile(double quantile) const;
 
  private:
@@ -67,8 +68,9 @@ class MetricsRegistry {
   MetricsRegistry();
   ~MetricsRegistry();
   // The instrument of that name and labels, made on first use; it lives as long as the
-  // registry. `name` in Prometheus form, unit last: edge_kv_get_latency_ns. The same name
-  // with another kind is a bug of the caller (EDGE_CHECK).
+  // registry. `name` in Prometheus form, unit last: edge_kv_get_latency_ns. Labels in any
+  // order; each different set of values is kept for good, so never label with free text. A
+  // malformed name, or one in use for another kind, is a bug of the caller (EDGE_CHECK).
   Counter& counter(std::string_view name, Labels labels = {});
   Gauge& gauge(std::string_view name, Labels labels = {});
   Histogram& histogram(std::string_view name, Labels labels = {});

@@ -1,7 +1,8 @@
 // edge/base/trace.h - spans of work, shaped like OpenTelemetry's.
 //
 // A Span measures from its construction to its destruction and then goes to the TraceSink
-// that its Tracer was given. Without a sink a span costs one branch.
+// that its Tracer was given. Without a sink it measures nothing and allocates nothing, and
+// its context is the parent's, so that a trace passes through.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -19,8 +20,9 @@ struct TraceContext {
   uint64_t trace_id_high = 0;
   uint64_t trace_id_low = 0;
   uint64_t span_id = 0;
-  // W3C "traceparent" header text, version 00.
+  // W3C "traceparent" header text (Trace Context, section 3.2), version 00, sampled.
   std::string ToTraceparent() const;
+  // False, and `*out` untouched, unless `text` is valid; later versions are read as 00.
   static bool FromTraceparent(std::string_view text, TraceContext* out);
 };
 
