@@ -38,8 +38,8 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string content_type = "text/plain; charset=utf-8";
-  std::string body;
-  std::vector<std::pair<std::string, std::string>> headers;
+  std::string body = {};
+  std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
 // The right to answer one request: now or later, once, on the loop. Dropped unused: 500.
@@ -66,10 +66,10 @@ class HttpServer {
     size_t connections_max = 1024;       // more are closed at once
     int64_t request_timeout_ms = 30000;  // for a request to arrive, and idle keep-alive
     int64_t batch_timeout_ms = 30000;    // for the answers of an HTTP batch
-    SessionLimits session;
+    SessionLimits session = {};
     // Origins of browsers whose pages may open rpc sessions, such as "http://localhost:3000",
     // beside the server's own; "*": any. Requests without an Origin are not from a browser.
-    std::vector<std::string> allowed_origins;
+    std::vector<std::string> allowed_origins = {};
   };
   using Handler = Callback<void(const HttpRequest&, HttpReply)>;
   // The main object of a new session, or why there is none (NotFound: 404,
