@@ -22,8 +22,8 @@ struct ObjectInfo {
 };
 
 struct PutCondition {
-  bool if_absent = false;              // AlreadyExists if the key is there
-  std::optional<std::string> if_etag;  // Aborted if the content is not this one
+  bool if_absent = false;                   // AlreadyExists if the key is there
+  std::optional<std::string> if_etag = {};  // Aborted if the content is not this one
 };
 
 struct ByteRange {
@@ -53,7 +53,6 @@ class ObjectStore {
 std::unique_ptr<ObjectStore> MemoryStore();
 // A folder, made on first use. Atomic by rename, create-if-absent by link; safe for several
 // processes on one machine. `files` must outlive it.
-std::unique_ptr<ObjectStore> FolderStore(std::string path,
-                                         FileSystem& files = PosixFileSystem());
+std::unique_ptr<ObjectStore> FolderStore(std::string path, FileSystem& files = PosixFileSystem());
 
 }  // namespace edge::srs

@@ -34,19 +34,25 @@ namespace edge::srs {
 using Lsn = uint64_t;
 
 struct RelayOptions {
-  std::string directory;                // journal and database files; made if missing
-  std::shared_ptr<ObjectStore> store;   // null: journal only, nothing can be restored
-  int64_t batch_interval_ms = 10'000;   // upload what is waiting at least this often
-  uint64_t batch_bytes_max = 16 << 20;  // ... or when this much waits
+  std::string directory = {};                    // journal and database files; made if missing
+  std::shared_ptr<ObjectStore> store = nullptr;  // null: journal only, nothing can be restored
+  int64_t batch_interval_ms = 10'000;            // upload what is waiting at least this often
+  uint64_t batch_bytes_max = 16 << 20;           // ... or when this much waits
   uint64_t journal_file_bytes = 64 << 20;
-  FileSystem* files = nullptr;          // null: PosixFileSystem()
-  Clock* clock = nullptr;               // null: SystemClock()
-  Random* random = nullptr;             // null: SystemRandom()
-  MetricsRegistry* metrics = nullptr;   // may be null
+  FileSystem* files = nullptr;         // null: PosixFileSystem()
+  Clock* clock = nullptr;              // null: SystemClock()
+  Random* random = nullptr;            // null: SystemRandom()
+  MetricsRegistry* metrics = nullptr;  // may be null
+  // False: no threads are started; waiting calls do the work themselves, and the host calls
+  // RunBackgroundStep(). For simulations.
+  bool background_threads = true;
 };
 
 // One open database, with one SQLite connection. Single-threaded: all calls and all use of
-// handle() by one thread at a time; OnDurable callbacks come from the relay's thread.
+// handle() by one thread at a time; OnDurable callbacks come from the relay's thread, which
+// they hold up: they must not wait, and not close the database. Destroying it finalizes its
+// statements, waits until all is durable and writes the cache; blobs and backups must be
+// closed before. A transaction may write 128 MiB of pages (then: SQLITE_FULL).
 class Database {
  public:
   virtual ~Database() = default;
@@ -57,7 +63,8 @@ class Database {
 
   virtual Lsn lsn() const = 0;          // of the newest commit
   virtual Lsn durable_lsn() const = 0;  // everything up to here survives kill -9 and power loss
-  // Blocks until `lsn` is durable. The error that broke the journal, for good, if it failed.
+  // Blocks until `lsn` is durable. The error that broke the journal, for good, if it failed;
+  // InvalidArgument for a commit that was not made yet.
   virtual Status WaitDurable(Lsn lsn) = 0;
   Status WaitDurable() { return WaitDurable(lsn()); }
   // Calls `done` once when `lsn` is durable or can never be: from the relay's thread, or
@@ -72,14 +79,14 @@ class Database {
 
 struct RestoreTarget {
   // Exactly one of them; none: the newest commit in the store.
-  std::string bookmark;
+  std::string bookmark = {};
   int64_t wall_ms = 0;
 };
 
 struct RestoreReport {
   Lsn lsn = 0;
   int64_t committed_wall_ms = 0;
-  uint64_t bytes_read = 0;      // from the store
+  uint64_t bytes_read = 0;  // from the store
   uint64_t database_bytes = 0;
 };
 
@@ -114,6 +121,10 @@ class Relay {
 
   // Uploads everything committed so far and waits for it.
   virtual Status Flush() = 0;
+
+  // Without background threads only: does one piece of the work that waits (a batch of the
+  // journal, a cache, an upload that is due by the clock). False if there was none.
+  virtual bool RunBackgroundStep() = 0;
 };
 
 }  // namespace edge::srs
