@@ -56,19 +56,19 @@ struct Options {
 
 struct GetOptions {
   // Do not take a hot entry that was read or written longer ago than this. At least 30.
-  std::optional<int64_t> cache_ttl_s;
+  std::optional<int64_t> cache_ttl_s = {};
 };
 
 struct PutOptions {
-  std::optional<int64_t> expiration_ttl_s;  // seconds from now, >= 60; wins over the other
-  std::optional<int64_t> expiration_s;      // seconds since 1970, >= now + 60
-  std::string_view metadata;                // JSON text, <= 1024 bytes; empty or null: none
+  std::optional<int64_t> expiration_ttl_s = {};  // seconds from now, >= 60; wins over the other
+  std::optional<int64_t> expiration_s = {};      // seconds since 1970, >= now + 60
+  std::string_view metadata = {};                // JSON text, <= 1024 bytes; empty or null: none
 };
 
 struct ListOptions {
-  std::string_view prefix;
-  int64_t limit = 0;        // at most 1000; <= 0: 1000
-  std::string_view cursor;  // from the page before, with the same prefix; empty: the start
+  std::string_view prefix = {};
+  int64_t limit = 0;             // at most 1000; <= 0: 1000
+  std::string_view cursor = {};  // from the page before, with the same prefix; empty: the start
 };
 
 struct ListPage {
@@ -149,6 +149,10 @@ class Namespace {
       std::initializer_list<std::string_view> keys, const GetOptions& options = {}) {
     return GetMany(std::span(keys.begin(), keys.size()), options);
   }
+  // The same into strings that are reused, so that hits need no allocation.
+  Status GetManyInto(std::span<const std::string_view> keys,
+                     std::vector<std::optional<std::string>>* values,
+                     const GetOptions& options = {});
   StatusOr<std::vector<std::optional<ValueWithMetadata>>> GetManyWithMetadata(
       std::span<const std::string_view> keys, const GetOptions& options = {});
 

@@ -26,8 +26,8 @@ struct Entry {
 
 // The same, borrowed for one call.
 struct EntryView {
-  std::string_view value;
-  std::string_view metadata;
+  std::string_view value = {};
+  std::string_view metadata = {};
   int64_t expiration_s = 0;
 };
 
@@ -38,10 +38,10 @@ struct ListedKey {
 };
 
 struct OriginListQuery {
-  std::string_view prefix;                // every key starts with it
-  std::optional<std::string_view> after;  // only keys greater than this one
-  size_t count_max = 1000;                // > 0
-  int64_t now_s = 0;                      // keys with 0 < expiration_s <= now_s are left out
+  std::string_view prefix = {};                // every key starts with it
+  std::optional<std::string_view> after = {};  // only keys greater than this one
+  size_t count_max = 1000;                     // > 0
+  int64_t now_s = 0;                           // keys with 0 < expiration_s <= now_s are left out
 };
 
 struct OriginListPage {

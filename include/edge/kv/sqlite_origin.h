@@ -23,10 +23,9 @@ struct SqliteOriginOptions {
   Callback<void(Callback<void(Status)> done)> when_durable;
 };
 
-// Thread-safe: calls take turns on the connection. The factories return the error of SQLite
-// that they met: Unavailable (busy), ResourceExhausted (disk full), DataLoss (corrupt or not
-// a database), PermissionDenied (read-only, cannot open), FailedPrecondition (the table is
-// of a newer version), Internal; so do all calls.
+// Thread-safe: calls take turns on the connection. Errors, of the factories and of all calls:
+// Unavailable (busy), ResourceExhausted (disk full), DataLoss (corrupt, not a database, I/O),
+// PermissionDenied (read-only, cannot open), Internal; the text is SQLite's.
 class SqliteOrigin : public Origin {
  public:
   // Opens or creates the file at `path` in WAL mode with synchronous=FULL: an OK Put

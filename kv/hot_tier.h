@@ -1,0 +1,227 @@
+// kv/hot_tier.h - recent entries in a fixed amount of memory; a hit takes no lock.
+//
+// Index: per shard, an open table of 64-byte buckets, one cache line each: seven words of
+// {16-bit tag, 48-bit pointer} and a trailer with 2-bit hit counters. Readers look at one
+// line of the index and then at the record, whose full key is always compared.
+//
+// Memory: records are immutable and lie one after another in blocks of a power-of-two size,
+// each block in one of two queues. A put appends a record and swaps a word of the index; the
+// old record is dead. This is S3-FIFO (Yang et al., SOSP 2023, section 4) over a log, as in
+// Segcache (Yang et al., NSDI 2021): new keys enter the small queue; at its end a record that
+// was hit is copied to the main queue, others leave, remembered by a fingerprint (ghost) that
+// admits them straight to the main queue next time; at the end of the main queue a record
+// that was hit goes round again. So order is FIFO, a queue costs no memory per entry, and
+// memory is retired by the block. Blocks with many dead records are compacted first.
+//
+// Reuse waits until no reader can see a block (kv/epoch.h) and no PinnedValue holds it. When
+// readers hold back too much, new records are not kept: the budget is never exceeded.
+#pragma once
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "kv/epoch.h"
+
+namespace edge::kv {
+
+// The key, the value and the metadata follow it. Immutable once published.
+struct Record {
+  uint32_t expires_s;  // 0: never, or beyond the year 2106, which a process does not reach
+  uint32_t loaded_s;   // when it was read from, or written to, the origin
+  uint32_t value_bytes;
+  uint16_t metadata_bytes;
+  uint16_t key_bytes : 15;
+  uint16_t absent : 1;  // the key is known to be missing
+
+  const char* data() const { return reinterpret_cast<const char*>(this + 1); }
+  std::string_view key() const { return {data(), key_bytes}; }
+  std::string_view value() const { return {data() + key_bytes, value_bytes}; }
+  std::string_view metadata() const { return {data() + key_bytes + value_bytes, metadata_bytes}; }
+  size_t bytes() const { return BytesFor(key_bytes, value_bytes, metadata_bytes); }
+  static size_t BytesFor(size_t key, size_t value, size_t metadata) {
+    return (sizeof(Record) + key + value + metadata + 3) & ~size_t{3};
+  }
+};
+static_assert(sizeof(Record) == 16);
+
+// What Insert stores; the views are borrowed for the call.
+struct NewRecord {
+  std::string_view key = {};
+  std::string_view value = {};
+  std::string_view metadata = {};
+  int64_t expires_s = 0;
+  int64_t loaded_s = 0;
+  bool absent = false;
+};
+
+inline uint64_t HashKey(std::string_view key) {
+  return XXH3_64bits(key.data(), key.size());
+}
+
+// memcmp for short strings of one length, without the call.
+inline bool SameBytes(const char* a, const char* b, size_t size) {
+  const auto load = [](const char* at) {
+    uint64_t word;
+    std::memcpy(&word, at, sizeof(word));
+    return word;
+  };
+  if (size > 64) return std::memcmp(a, b, size) == 0;
+  if (size >= 8) {
+    uint64_t difference = load(a + size - 8) ^ load(b + size - 8);
+    for (size_t i = 0; i + 8 < size; i += 8) difference |= load(a + i) ^ load(b + i);
+    return difference == 0;
+  }
+  for (size_t i = 0; i < size; ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
+}
+
+// Thread-safe. Create with Create(); the destructor must not run beside other calls.
+class HotTier {
+ public:
+  static constexpr size_t kSlots = 7;
+
+  // One cache line. Words and trailer fields are written under the shard's lock, except
+  // `counts`, which readers also store to: losing one of two racing counts is harmless.
+  struct alignas(64) Bucket {
+    std::array<std::atomic<uint64_t>, kSlots> words{};
+    std::atomic<uint16_t> counts{0};  // 2 bits a slot: hits since it was filled, up to 3
+    std::atomic<uint8_t> reach{0};    // keys of this bucket lie at most so many buckets on
+    uint8_t displaced = 0;            // how many of its keys lie in other buckets
+  };
+  static_assert(sizeof(Bucket) == 64);
+
+  // Immutable but for its buckets; a larger one replaces it.
+  struct Table {
+    uint64_t bucket_count;
+    Bucket* buckets;
+    Bucket& home(uint64_t hash) const { return buckets[HomeOf(hash)]; }
+    // Bits 16 to 47 choose the bucket, the low 16 are the tag, the top 8 choose the shard.
+    uint64_t HomeOf(uint64_t hash) const {
+      return (((hash >> 16) & 0xffffffff) * bucket_count) >> 32;
+    }
+  };
+
+  struct Usage {
+    uint64_t entries = 0;
+    uint64_t bytes = 0;
+    uint64_t evictions = 0;
+  };
+
+  // A block or a large record's own memory, at an address that is a multiple of the block
+  // size: so the block of a record is found by masking its address.
+  struct Block;
+
+  // `bytes_max` >= 256 KiB; `shard_count` a power of two, 0 for the default of Options.
+  static std::unique_ptr<HotTier> Create(uint64_t bytes_max, unsigned shard_count);
+  ~HotTier();
+  HotTier(const HotTier&) = delete;
+  HotTier& operator=(const HotTier&) = delete;
+
+  // The record of `key`, or null, for use within the caller's ReadSection. Counts the hit
+  // towards keeping it. Wait-free. Sees every Insert and Erase that happened before.
+  const Record* Find(uint64_t hash, std::string_view key) const;
+  // Two steps towards Find for many keys at once: the line of the index; then, when that has
+  // arrived, the record.
+  void PrefetchBucket(uint64_t hash) const;
+  void PrefetchRecord(uint64_t hash) const;
+
+  // Replaces what is there. May decide not to keep the record (too large, or no memory may
+  // be reused now); then the key is gone from the tier. Amortised O(1).
+  void Insert(uint64_t hash, const NewRecord& record);
+  void Erase(uint64_t hash, std::string_view key);
+
+  // Holds the block of `record`, which Find returned in the present ReadSection, beyond the
+  // section and even beyond the tier; null if too much is held already.
+  void* Pin(uint64_t hash, const Record* record) const;
+  static void Unpin(void* block);
+
+  Usage usage() const;
+  uint64_t bytes_max() const { return bytes_max_; }
+  unsigned shard_count() const { return 1u << shard_bits_; }
+  size_t record_bytes_max() const;
+
+ private:
+  struct Arena;
+  struct Shard;  // what writers touch
+  HotTier(uint64_t bytes_max, unsigned shard_bits);
+  size_t ShardIndex(uint64_t hash) const { return (hash >> 32) >> (32 - shard_bits_); }
+
+  // What readers of a shard need, on a line of its own.
+  struct alignas(64) Front {
+    std::atomic<const Table*> table{nullptr};
+    std::atomic<bool> pins_copy{false};  // too much is pinned
+  };
+
+  uint64_t bytes_max_;
+  unsigned shard_bits_;
+  std::unique_ptr<Front[]> fronts_;
+  size_t block_bytes_;
+  Arena* arena_ = nullptr;
+  std::unique_ptr<Shard[]> shards_;
+};
+
+inline const Record* RecordOf(uint64_t word) {
+  return reinterpret_cast<const Record*>(word & 0xffff'ffff'ffff);
+}
+
+// A bit for each slot of `bucket` whose tag is that of `hash`. An empty word may match.
+inline uint32_t MatchTags(const HotTier::Bucket& bucket, uint64_t hash) {
+  uint32_t matches = 0;
+  for (size_t i = 0; i < HotTier::kSlots; ++i) {
+    const uint64_t word = bucket.words[i].load(std::memory_order_relaxed);
+    matches |= uint32_t{(word >> 48) == (hash & 0xffff)} << i;
+  }
+  return matches;
+}
+
+inline const Record* HotTier::Find(uint64_t hash, std::string_view key) const {
+  const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
+  const uint64_t home = table.HomeOf(hash);
+  for (uint64_t step = 0, index = home;; ++step) {
+    Bucket& bucket = table.buckets[index];
+    for (uint32_t matches = MatchTags(bucket, hash); matches != 0; matches &= matches - 1) {
+      const auto slot = static_cast<unsigned>(std::countr_zero(matches));
+      const Record* record = RecordOf(bucket.words[slot].load(std::memory_order_acquire));
+      if (record == nullptr || record->key_bytes != key.size()) continue;
+      if (!SameBytes(record->data(), key.data(), key.size())) continue;
+      const uint16_t counts = bucket.counts.load(std::memory_order_relaxed);
+      if (((counts >> (2 * slot)) & 3) < 3) {
+        bucket.counts.store(static_cast<uint16_t>(counts + (1u << (2 * slot))),
+                            std::memory_order_relaxed);
+      }
+      return record;
+    }
+    if (step >= table.buckets[home].reach.load(std::memory_order_acquire)) return nullptr;
+    if (++index == table.bucket_count) index = 0;
+  }
+}
+
+inline void HotTier::PrefetchBucket(uint64_t hash) const {
+  const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
+  __builtin_prefetch(&table.home(hash));
+}
+
+inline void HotTier::PrefetchRecord(uint64_t hash) const {
+  const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
+  const Bucket& bucket = table.home(hash);
+  const uint32_t matches = MatchTags(bucket, hash);
+  if (matches == 0) return;
+  const auto slot = static_cast<unsigned>(std::countr_zero(matches));
+  const Record* record = RecordOf(bucket.words[slot].load(std::memory_order_relaxed));
+  const char* line = reinterpret_cast<const char*>(record);
+  __builtin_prefetch(line);
+  __builtin_prefetch(line + 64);
+  __builtin_prefetch(line + 128);
+}
+
+}  // namespace edge::kv
