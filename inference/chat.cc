@@ -54,7 +54,7 @@ StatusOr<ChatTemplate> ChatTemplate::FromGguf(const GgufFile& file) {
 }
 
 StatusOr<std::vector<TokenId>> ChatTemplate::Apply(const Tokenizer& tokenizer,
-                                                   std::span<const Message> messages) const {
+                                                   std::span<const ChatMessage> messages) const {
   if (messages.empty()) return InvalidArgument("a conversation without messages");
   std::vector<TokenId> ids;
   if (tokenizer.adds_bos()) ids.push_back(*tokenizer.bos());

@@ -14,7 +14,7 @@
 
 namespace edge::inference {
 
-struct Message {
+struct ChatMessage {
   std::string role;  // "system", "user" or "assistant"
   std::string content;
 };
@@ -38,7 +38,7 @@ class ChatTemplate {
   // plain text: a message cannot smuggle in a control token. InvalidArgument: no messages,
   // or a role that is not one of the three.
   StatusOr<std::vector<TokenId>> Apply(const Tokenizer& tokenizer,
-                                       std::span<const Message> messages) const;
+                                       std::span<const ChatMessage> messages) const;
 
  private:
   ChatFormat format_ = ChatFormat::kPlain;

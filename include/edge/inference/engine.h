@@ -76,16 +76,16 @@ class OnPiece {
 
 struct GenerateOptions {
   uint32_t tokens_max = 512;  // of the reply; at least 1
-  SamplingOptions sampling;
-  std::vector<std::string> stop;              // end before any of these texts; each non-empty
+  SamplingOptions sampling{};
+  std::vector<std::string> stop{};            // end before any of these texts; each non-empty
   bool ignore_end = false;                    // go on after the model's end token (benchmarks)
   const std::atomic<bool>* cancel = nullptr;  // set from any thread; checked every pass
 };
 
 struct Request {
-  std::string prompt;           // a bos token is put in front if the model wants one
-  std::vector<TokenId> tokens;  // instead of `prompt`: exactly these
-  GenerateOptions options;
+  std::string prompt{};           // a bos token is put in front if the model wants one
+  std::vector<TokenId> tokens{};  // instead of `prompt`: exactly these
+  GenerateOptions options{};
 };
 
 enum class StopReason : uint8_t {
@@ -134,7 +134,7 @@ class Engine {
   // out of range. ResourceExhausted: the prompt does not fit into kv_bytes_max.
   virtual StatusOr<Reply> Generate(const Request& request, OnPiece on_piece = {}) = 0;
   // The assistant's answer to a conversation, through the model's chat template.
-  virtual StatusOr<Reply> Chat(const std::vector<Message>& messages, OnPiece on_piece = {},
+  virtual StatusOr<Reply> Chat(const std::vector<ChatMessage>& messages, OnPiece on_piece = {},
                                const GenerateOptions& options = {}) = 0;
   // The logits after `tokens`, one per vocabulary entry: for evaluation and tests.
   virtual StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens) = 0;

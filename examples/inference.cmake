@@ -1,0 +1,1 @@
+edge_example(inference_chat DEPS edge::inference ARGS --help)

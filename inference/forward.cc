@@ -1,0 +1,296 @@
+// inference/forward.cc - one pass of tokens through the layers.
+//
+// Every output element is computed by one thread in one fixed order, whatever the number of
+// threads and tokens: see kernels.h.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "edge/base/check.h"
+#include "inference/model.h"
+#include "inference/pack.h"
+
+namespace edge::inference {
+namespace {
+
+size_t RoundUp(size_t n, size_t step) {
+  return (n + step - 1) / step * step;
+}
+
+// Below this many slots one thread attends faster than two can agree on who does what.
+constexpr uint32_t kSharedAttentionLength = 256;
+constexpr uint32_t kTokensPerTask = 8;
+
+}  // namespace
+
+StatusOr<std::unique_ptr<ForwardPass>> ForwardPass::Create(const Model& model, ThreadPool* pool,
+                                                           const PassOptions& options) {
+  std::unique_ptr<ForwardPass> pass(new ForwardPass(model, pool, options));
+  EDGE_RETURN_IF_ERROR(pass->Allocate());
+  return pass;
+}
+
+Status ForwardPass::Allocate() {
+  const ModelShape& s = model_.shape();
+  width_stride_ = RoundUp(s.width, 16);
+  q_stride_ = RoundUp(size_t{s.heads} * s.head_size, 16);
+  kv_stride_ = RoundUp(size_t{s.kv_heads} * s.head_size, 16);
+  ffn_stride_ = RoundUp(s.ffn, 16);
+  // A cache line more than needed, so that the rows do not all fall into the same sets.
+  score_stride_ = RoundUp(options_.context_max, 16) + 16;
+  const size_t columns = std::max({width_stride_, q_stride_, ffn_stride_});
+  scratch_bytes_ = RoundUp(MultiplyScratchBytes(columns), 4096);
+  const size_t tokens = options_.tokens_max, threads = pool_.threads();
+  // Two rounds over one list: the first adds up, the second hands out.
+  for (const bool place : {false, true}) {
+    size_t used = 0;
+    auto take = [&]<typename T>(T** out, size_t count) {
+      // The extra line lets a vector read past the last head of a row.
+      if (place) *out = memory_.as<T>(used);
+      used += RoundUp(count * sizeof(T) + 64, 64);
+    };
+    take(&x_, tokens * width_stride_);
+    take(&normed_, tokens * width_stride_);
+    take(&q_, tokens * q_stride_);
+    take(&k_, tokens * kv_stride_);
+    take(&v_, tokens * kv_stride_);
+    take(&mixed_, tokens * q_stride_);
+    take(&gate_, tokens * ffn_stride_);
+    take(&up_, tokens * ffn_stride_);
+    take(&rotation_, tokens * s.rope_dimensions);
+    take(&logits_, RoundUp(s.vocabulary, 16));
+    take(&scores_, threads * kQueriesMax * score_stride_);
+    take(&scratch_, threads * scratch_bytes_);
+    take(&high_, tokens * columns);
+    take(&low_, tokens * columns);
+    take(&scales_, tokens * columns / 32);
+    take(&sums_, tokens * columns / 32);
+    take(&high_sums_, tokens * columns / 32);
+    take(&low_sums_, tokens * columns / 32);
+    if (!place) {
+      EDGE_ASSIGN_OR_RETURN(memory_, AlignedBuffer::Create(used, "the forward pass"));
+    }
+  }
+  return OkStatus();
+}
+
+template <typename F>
+void ForwardPass::ForTokens(uint32_t tokens, F work) {
+  const uint32_t tasks = (tokens + kTokensPerTask - 1) / kTokensPerTask;
+  pool_.Run(tasks, [&](uint32_t task, uint32_t) {
+    const uint32_t end = std::min(tokens, (task + 1) * kTokensPerTask);
+    for (uint32_t token = task * kTokensPerTask; token < end; ++token) work(token);
+  });
+}
+
+Activations ForwardPass::Inputs(const float* values, size_t stride, uint32_t columns,
+                                uint32_t tokens) const {
+  Activations a;
+  a.tokens = tokens;
+  a.columns = columns;
+  a.values = values;
+  a.value_stride = stride;
+  a.two_planes = options_.two_planes;
+  a.high = high_;
+  a.low = low_;
+  a.scales = scales_;
+  a.sums = sums_;
+  a.high_sums = high_sums_;
+  a.low_sums = low_sums_;
+  return a;
+}
+
+void ForwardPass::Multiply(std::span<const Product> products, const Activations& a) {
+  uint32_t panels = 0;
+  for (const Product& product : products) panels += product.w->panels;
+  // A few tasks per thread: enough to even out, few enough to be worth taking. Multiples of
+  // four panels, the largest tile.
+  const uint32_t threads = pool_.threads();
+  const uint32_t share = threads == 1 ? panels : (panels + threads * 4 - 1) / (threads * 4);
+  const uint32_t chunk = (share + 3) / 4 * 4;
+  uint32_t tasks = 0;
+  for (const Product& product : products) tasks += (product.w->panels + chunk - 1) / chunk;
+  pool_.Run(tasks, [&](uint32_t task, uint32_t worker) {
+    const Product* product = products.data();
+    for (uint32_t count; task >= (count = (product->w->panels + chunk - 1) / chunk); ++product) {
+      task -= count;
+    }
+    const uint32_t begin = task * chunk;
+    kernels_.multiply(*product->w, begin, std::min(begin + chunk, product->w->panels), a,
+                      product->store, product->out, product->stride,
+                      scratch_ + worker * scratch_bytes_);
+  });
+}
+
+void ForwardPass::Embed(std::span<const TokenId> tokens) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    UnpackRow(model_.embedding(), static_cast<uint32_t>(tokens[i]), x_ + i * width_stride_);
+  }
+}
+
+void ForwardPass::FillRotation(uint32_t position, uint32_t tokens) {
+  const std::vector<double>& frequencies = model_.rope_frequencies();
+  float* out = rotation_;
+  for (uint32_t token = 0; token < tokens; ++token) {
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(position + token) * frequency;
+      *out++ = static_cast<float>(std::cos(angle));
+      *out++ = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void ForwardPass::Rotate(float* x, uint32_t heads, uint32_t token) const {
+  const uint32_t dimensions = model_.shape().rope_dimensions;
+  const float* rotation = rotation_ + size_t{token} * dimensions;
+  for (uint32_t head = 0; head < heads; ++head, x += model_.shape().head_size) {
+    for (uint32_t i = 0; i < dimensions; i += 2) {
+      const float a = x[i], b = x[i + 1], cosine = rotation[i], sine = rotation[i + 1];
+      x[i] = a * cosine - b * sine;
+      x[i + 1] = a * sine + b * cosine;
+    }
+  }
+}
+
+void ForwardPass::StoreKeyValue(uint32_t layer, KvSequence* sequence, uint32_t token) {
+  const ModelShape& s = model_.shape();
+  const uint32_t padded = static_cast<uint32_t>(RoundUp(s.head_size, 16));
+  const bool half = sequence->half();
+  for (uint32_t head = 0; head < s.kv_heads; ++head) {
+    const uint32_t slot = sequence->length(layer, head) + token;
+    std::byte* block = sequence->block_of(layer, head, slot);
+    const uint32_t lane = slot % kSlotsPerBlock;
+    const float* k = k_ + token * kv_stride_ + head * s.head_size;
+    const float* v = v_ + token * kv_stride_ + head * s.head_size;
+    const size_t v_at = size_t{s.head_size} * kSlotsPerBlock + size_t{lane} * padded;
+    if (half) {
+      uint16_t halves[1024];
+      auto* out = reinterpret_cast<uint16_t*>(block);
+      kernels_.to_half(k, padded, halves);
+      for (uint32_t d = 0; d < s.head_size; ++d) out[size_t{d} * kSlotsPerBlock + lane] = halves[d];
+      kernels_.to_half(v, padded, halves);
+      std::memcpy(out + v_at, halves, s.head_size * sizeof(uint16_t));
+    } else {
+      auto* out = reinterpret_cast<float*>(block);
+      for (uint32_t d = 0; d < s.head_size; ++d) out[size_t{d} * kSlotsPerBlock + lane] = k[d];
+      std::memcpy(out + v_at, v, s.head_size * sizeof(float));
+    }
+  }
+}
+
+void ForwardPass::AttendHead(uint32_t layer, const KvSequence& sequence, uint32_t kv_head,
+                             uint32_t first_query, uint32_t first_token, uint32_t tokens,
+                             uint32_t worker) {
+  const ModelShape& s = model_.shape();
+  const uint32_t queries = std::min(group() - first_query, kQueriesMax);
+  AttentionJob job;
+  job.blocks = sequence.blocks(layer, kv_head);
+  job.head_size = s.head_size;
+  job.half = sequence.half();
+  job.scale = 1.0f / std::sqrt(static_cast<float>(s.head_size));
+  job.scores = scores_ + worker * kQueriesMax * score_stride_;
+  job.score_stride = score_stride_;
+  for (uint32_t token = first_token; token < first_token + tokens; ++token) {
+    for (uint32_t query = 0; query < queries; ++query) {
+      const uint32_t head = kv_head * group() + first_query + query;
+      job.q[job.queries] = q_ + token * q_stride_ + head * s.head_size;
+      job.out[job.queries] = mixed_ + token * q_stride_ + head * s.head_size;
+      job.lengths[job.queries] = sequence.length(layer, kv_head) + token + 1;
+      ++job.queries;
+    }
+  }
+  kernels_.attend(job);
+}
+
+void ForwardPass::Attend(uint32_t layer, const KvSequence& sequence, uint32_t tokens) {
+  const uint32_t kv_heads = model_.shape().kv_heads;
+  const uint32_t parts = (group() + kQueriesMax - 1) / kQueriesMax;  // of one head's queries
+  const uint32_t tile = std::max(1u, kQueriesMax / group());         // tokens in one job
+  const uint32_t tiles = (tokens + tile - 1) / tile;
+  auto work = [&](uint32_t task, uint32_t worker) {
+    const uint32_t kv_head = task % kv_heads, part = task / kv_heads % parts;
+    const uint32_t first = task / kv_heads / parts * tile;
+    AttendHead(layer, sequence, kv_head, part * kQueriesMax, first, std::min(tile, tokens - first),
+               worker);
+  };
+  const uint32_t tasks = kv_heads * parts * tiles;
+  if (tokens == 1 && sequence.position() < kSharedAttentionLength) {
+    for (uint32_t task = 0; task < tasks; ++task) work(task, 0);
+  } else {
+    pool_.Run(tasks, work);
+  }
+}
+
+void ForwardPass::Attention(const Model::Layer& layer, uint32_t index, KvSequence* sequence,
+                            uint32_t tokens) {
+  const ModelShape& s = model_.shape();
+  const Activations in = Inputs(normed_, width_stride_, s.width, tokens);
+  const bool quantized = layer.q.quantized() || layer.k.quantized() || layer.v.quantized();
+  ForTokens(tokens, [&](uint32_t token) {
+    kernels_.rms_norm(x_ + token * width_stride_, layer.attention_norm, s.width, s.norm_epsilon,
+                      normed_ + token * width_stride_);
+    if (quantized) kernels_.quantize(in, token);
+  });
+  const Product products[] = {{&layer.q, Store::kSet, q_, q_stride_},
+                              {&layer.k, Store::kSet, k_, kv_stride_},
+                              {&layer.v, Store::kSet, v_, kv_stride_}};
+  Multiply(products, in);
+  ForTokens(tokens, [&](uint32_t token) {
+    Rotate(q_ + token * q_stride_, s.heads, token);
+    Rotate(k_ + token * kv_stride_, s.kv_heads, token);
+    StoreKeyValue(index, sequence, token);
+  });
+  Attend(index, *sequence, tokens);
+  const Activations out = Inputs(mixed_, q_stride_, s.heads * s.head_size, tokens);
+  if (layer.output.quantized()) {
+    ForTokens(tokens, [&](uint32_t token) { kernels_.quantize(out, token); });
+  }
+  const Product output[] = {{&layer.output, Store::kAdd, x_, width_stride_}};
+  Multiply(output, out);
+}
+
+void ForwardPass::FeedForward(const Model::Layer& layer, uint32_t tokens) {
+  const ModelShape& s = model_.shape();
+  const Activations in = Inputs(normed_, width_stride_, s.width, tokens);
+  const bool quantized = layer.gate.quantized() || layer.up.quantized();
+  ForTokens(tokens, [&](uint32_t token) {
+    kernels_.rms_norm(x_ + token * width_stride_, layer.ffn_norm, s.width, s.norm_epsilon,
+                      normed_ + token * width_stride_);
+    if (quantized) kernels_.quantize(in, token);
+  });
+  const Product products[] = {{&layer.gate, Store::kSet, gate_, ffn_stride_},
+                              {&layer.up, Store::kSet, up_, ffn_stride_}};
+  Multiply(products, in);
+  const Activations inner = Inputs(gate_, ffn_stride_, s.ffn, tokens);
+  ForTokens(tokens, [&](uint32_t token) {
+    kernels_.silu_multiply(gate_ + token * ffn_stride_, up_ + token * ffn_stride_,
+                           static_cast<uint32_t>(ffn_stride_));
+    if (layer.down.quantized()) kernels_.quantize(inner, token);
+  });
+  const Product output[] = {{&layer.down, Store::kAdd, x_, width_stride_}};
+  Multiply(output, inner);
+}
+
+void ForwardPass::Run(std::span<const TokenId> tokens, KvSequence* sequence, float* logits) {
+  EDGE_CHECK(!tokens.empty() && tokens.size() <= options_.tokens_max);
+  EDGE_CHECK(sequence->position() + tokens.size() <= options_.context_max);
+  const ModelShape& s = model_.shape();
+  const auto count = static_cast<uint32_t>(tokens.size());
+  Embed(tokens);
+  FillRotation(sequence->position(), count);
+  for (uint32_t i = 0; i < s.layers; ++i) {
+    Attention(model_.layers()[i], i, sequence, count);
+    FeedForward(model_.layers()[i], count);
+  }
+  sequence->Commit(count);
+  if (logits == nullptr) return;
+  kernels_.rms_norm(x_ + (count - 1) * width_stride_, model_.output_norm(), s.width, s.norm_epsilon,
+                    normed_);
+  const Activations in = Inputs(normed_, width_stride_, s.width, 1);
+  if (model_.head().quantized()) kernels_.quantize(in, 0);
+  const Product product[] = {{&model_.head(), Store::kSet, logits_, RoundUp(s.vocabulary, 16)}};
+  Multiply(product, in);
+  std::copy_n(logits_, s.vocabulary, logits);
+}
+
+}  // namespace edge::inference

@@ -1,0 +1,534 @@
+// inference/kernels_inl.h - the kernels, over a vector of 16 floats.
+//
+// Included inside an anonymous namespace by each kernels_*.cc, which has defined the vector
+// operations, kTileTokens and kTilePanels (how much of the output a tile keeps in
+// registers). Nothing here depends on those two but speed: every output element is the same
+// chain of operations in every tile shape.
+
+constexpr uint32_t kGroupBytes = 64;     // 16 rows x 4 columns
+constexpr uint32_t kU8BlockBytes = 512;  // 16 rows x 32 columns
+constexpr uint32_t kU4BlockBytes = 256;
+constexpr uint32_t kFloatTilePanels = 4;  // for one token: enough chains to hide latency
+
+inline uint32_t RoundUp16(uint32_t n) {
+  return (n + 15) & ~15u;
+}
+
+// ---- Rounding inputs ----
+
+void QuantizeToken(const Activations& a, uint32_t token) {
+  const float* x = a.values + token * a.value_stride;
+  const uint32_t blocks = a.columns / 32;
+  const size_t at = static_cast<size_t>(token) * a.columns;
+  const size_t block_at = static_cast<size_t>(token) * blocks;
+  const float steps = a.two_planes ? 127.0f * 128.0f : 127.0f;
+  for (uint32_t b = 0; b < blocks; ++b) {
+    const Floats x0 = Load(x + b * 32), x1 = Load(x + b * 32 + 16);
+    const float most = Largest(Max(Absolute(x0), Absolute(x1)));
+    // Blocks too small to matter count as zero; infinities and NaN (a broken model) too.
+    const bool usable = most > 1e-30f && most < 3e38f;
+    const Floats inverse = Broadcast(usable ? steps / most : 0.0f);
+    const float scale = usable ? most / steps : 0.0f;
+    Ints q[2];
+    q[0] = RoundToInt(usable ? Multiply(x0, inverse) : Zero());
+    q[1] = RoundToInt(usable ? Multiply(x1, inverse) : Zero());
+    int32_t high_sum = 0, low_sum = 0;
+    for (uint32_t i = 0; i < 2; ++i) {
+      Ints high = q[i];
+      if (a.two_planes) {
+        high = ShiftRight<7>(AddInt(q[i], BroadcastInt(64)));
+        const Ints low = SubtractInt(q[i], ShiftLeft<7>(high));
+        PutBytes(a.low + at + b * 32 + i * 16, low);
+        low_sum += SumInt(low);
+      }
+      PutBytes(a.high + at + b * 32 + i * 16, high);
+      high_sum += SumInt(high);
+    }
+    const int32_t sum = a.two_planes ? high_sum * 128 + low_sum : high_sum;
+    a.scales[block_at + b] = scale;
+    a.sums[block_at + b] = scale * static_cast<float>(sum);
+    a.high_sums[block_at + b] = high_sum;
+    a.low_sums[block_at + b] = low_sum;
+  }
+}
+
+// ---- Multiplication by quantized weights ----
+
+struct TileArgs {
+  const uint8_t* weights[2];  // of each panel
+  const uint16_t* scales[2];
+  const uint16_t* minima[2];  // null if the format has none
+  uint32_t blocks;
+  int32_t zero;
+  const Activations* a;
+  uint32_t token;  // the first of the tile
+  Store store;
+  float* out;  // of the first token and row
+  size_t stride;
+};
+
+// Group `g` of a block: 16 rows x 4 columns as unsigned bytes.
+template <bool kNibbles>
+inline Bytes64 LoadGroup(const uint8_t* block, uint32_t g) {
+  if constexpr (kNibbles) {
+    const Bytes64 pair = LoadBytes(block + (g % 4) * kGroupBytes);
+    return g < 4 ? LowNibbles(pair) : HighNibbles(pair);
+  } else {
+    return LoadBytes(block + g * kGroupBytes);
+  }
+}
+
+template <bool kNibbles, bool kTwoPlanes, uint32_t kPanels, uint32_t kTokens>
+void QuantizedTile(const TileArgs& args) {
+  constexpr uint32_t kBlockBytes = kNibbles ? kU4BlockBytes : kU8BlockBytes;
+  // With few outputs both planes are summed side by side: one pass over the weights.
+  constexpr bool kSideBySide = kTwoPlanes && kPanels * kTokens <= 4;
+  const Activations& a = *args.a;
+  const uint32_t blocks = args.blocks;
+  const int8_t* high[kTokens];
+  const int8_t* low[kTokens];
+  size_t at[kTokens];
+  for (uint32_t m = 0; m < kTokens; ++m) {
+    const size_t token = args.token + m;
+    high[m] = a.high + token * a.columns;
+    low[m] = a.low + token * a.columns;
+    at[m] = token * blocks;
+  }
+  Floats total[kPanels][kTokens];
+#pragma GCC unroll 8
+  for (uint32_t p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 8
+    for (uint32_t m = 0; m < kTokens; ++m) total[p][m] = Zero();
+  }
+  for (uint32_t b = 0; b < blocks; ++b) {
+    Ints sum[kPanels][kTokens], side[kPanels][kTokens];
+#pragma GCC unroll 8
+    for (uint32_t m = 0; m < kTokens; ++m) {
+      const Ints start = BroadcastInt(-args.zero * a.high_sums[at[m] + b]);
+      const Ints side_start = BroadcastInt(kSideBySide ? -args.zero * a.low_sums[at[m] + b] : 0);
+#pragma GCC unroll 8
+      for (uint32_t p = 0; p < kPanels; ++p) {
+        sum[p][m] = start;
+        side[p][m] = side_start;
+      }
+    }
+    if constexpr (kTokens <= 2) {
+#pragma GCC unroll 8
+      for (uint32_t p = 0; p < kPanels; ++p) {  // weights come from memory: run ahead
+#pragma GCC unroll 8
+        for (uint32_t line = 0; line < kBlockBytes; line += 64) {
+          Prefetch(args.weights[p] + b * kBlockBytes + 4096 + line);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < 8; ++g) {
+      Bytes64 w[kPanels];
+#pragma GCC unroll 8
+      for (uint32_t p = 0; p < kPanels; ++p) {
+        w[p] = LoadGroup<kNibbles>(args.weights[p] + b * kBlockBytes, g);
+      }
+#pragma GCC unroll 8
+      for (uint32_t m = 0; m < kTokens; ++m) {
+#pragma GCC unroll 8
+        for (uint32_t p = 0; p < kPanels; ++p) {
+          sum[p][m] = Dot(sum[p][m], w[p], high[m] + b * 32 + g * 4);
+          if constexpr (kSideBySide) {
+            side[p][m] = Dot(side[p][m], w[p], low[m] + b * 32 + g * 4);
+          }
+        }
+      }
+    }
+    if constexpr (kTwoPlanes) {
+#pragma GCC unroll 8
+      for (uint32_t m = 0; m < kTokens; ++m) {
+        const Ints start = BroadcastInt(kSideBySide ? 0 : -args.zero * a.low_sums[at[m] + b]);
+#pragma GCC unroll 8
+        for (uint32_t p = 0; p < kPanels; ++p) {
+          sum[p][m] = AddInt(ShiftLeft<7>(sum[p][m]), kSideBySide ? side[p][m] : start);
+        }
+      }
+    }
+    if constexpr (kTwoPlanes && !kSideBySide) {
+#pragma GCC unroll 8
+      for (uint32_t g = 0; g < 8; ++g) {
+        Bytes64 w[kPanels];
+#pragma GCC unroll 8
+        for (uint32_t p = 0; p < kPanels; ++p) {
+          w[p] = LoadGroup<kNibbles>(args.weights[p] + b * kBlockBytes, g);
+        }
+#pragma GCC unroll 8
+        for (uint32_t m = 0; m < kTokens; ++m) {
+#pragma GCC unroll 8
+          for (uint32_t p = 0; p < kPanels; ++p) {
+            sum[p][m] = Dot(sum[p][m], w[p], low[m] + b * 32 + g * 4);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < kPanels; ++p) {
+      const Floats scale = LoadHalf(args.scales[p] + b * 16);
+#pragma GCC unroll 8
+      for (uint32_t m = 0; m < kTokens; ++m) {
+        const Floats factor = Multiply(scale, Broadcast(a.scales[at[m] + b]));
+        total[p][m] = MultiplyAdd(ToFloat(sum[p][m]), factor, total[p][m]);
+      }
+      if (args.minima[p] != nullptr) {
+        const Floats minimum = LoadHalf(args.minima[p] + b * 16);
+#pragma GCC unroll 8
+        for (uint32_t m = 0; m < kTokens; ++m) {
+          total[p][m] = MultiplyAdd(minimum, Broadcast(a.sums[at[m] + b]), total[p][m]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (uint32_t m = 0; m < kTokens; ++m) {
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < kPanels; ++p) {
+      float* out = args.out + m * args.stride + p * 16;
+      Put(out, args.store == Store::kAdd ? Add(Load(out), total[p][m]) : total[p][m]);
+    }
+  }
+}
+
+template <bool kNibbles, bool kTwoPlanes, uint32_t kPanels, uint32_t kTokens = kTileTokens>
+void QuantizedTileOf(uint32_t tokens, const TileArgs& args) {
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens)
+      return QuantizedTileOf<kNibbles, kTwoPlanes, kPanels, kTokens - 1>(tokens, args);
+  }
+  QuantizedTile<kNibbles, kTwoPlanes, kPanels, kTokens>(args);
+}
+
+template <uint32_t kPanels>
+void QuantizedTiles(bool nibbles, const Activations& a, TileArgs args) {
+  for (uint32_t token = 0; token < a.tokens; token += kTileTokens) {
+    const uint32_t left = a.tokens - token;
+    const uint32_t tokens = left < kTileTokens ? left : kTileTokens;
+    args.token = token;
+    if (nibbles) {
+      a.two_planes ? QuantizedTileOf<true, true, kPanels>(tokens, args)
+                   : QuantizedTileOf<true, false, kPanels>(tokens, args);
+    } else {
+      a.two_planes ? QuantizedTileOf<false, true, kPanels>(tokens, args)
+                   : QuantizedTileOf<false, false, kPanels>(tokens, args);
+    }
+    args.out += kTileTokens * args.stride;
+  }
+}
+
+void UnpackNibbles(const uint8_t* in, uint32_t blocks, uint8_t* out) {
+  for (uint32_t b = 0; b < blocks; ++b) {
+    for (uint32_t g = 0; g < 4; ++g) {
+      const Bytes64 pair = LoadBytes(in + g * kGroupBytes);
+      PutUnsigned(out + g * kGroupBytes, LowNibbles(pair));
+      PutUnsigned(out + (g + 4) * kGroupBytes, HighNibbles(pair));
+    }
+    in += kU4BlockBytes;
+    out += kU8BlockBytes;
+  }
+}
+
+void MultiplyQuantized(const PackedMatrix& w, uint32_t begin, uint32_t end, const Activations& a,
+                       Store store, float* out, size_t stride, std::byte* scratch) {
+  // Many tokens use the same weights again and again: unpack them once, into the L1 cache.
+  const bool unpack = w.type == PackedType::kU4 && a.tokens > kTileTokens;
+  const bool nibbles = w.type == PackedType::kU4 && !unpack;
+  const uint32_t blocks = w.blocks();
+  for (uint32_t panel = begin; panel < end;) {
+    const uint32_t panels = end - panel >= kTilePanels ? kTilePanels : 1;
+    TileArgs args{};
+    args.blocks = blocks;
+    args.zero = w.zero;
+    args.a = &a;
+    args.store = store;
+    args.out = out + static_cast<size_t>(panel) * 16;
+    args.stride = stride;
+    for (uint32_t p = 0; p < panels; ++p) {
+      const size_t scale_at = static_cast<size_t>(panel + p) * blocks * 16;
+      args.weights[p] = w.weights + (panel + p) * w.panel_bytes;
+      args.scales[p] = w.scales + scale_at;
+      args.minima[p] = w.minima == nullptr ? nullptr : w.minima + scale_at;
+      if (unpack) {
+        auto* bytes = reinterpret_cast<uint8_t*>(scratch) + p * blocks * kU8BlockBytes;
+        UnpackNibbles(args.weights[p], blocks, bytes);
+        args.weights[p] = bytes;
+      }
+    }
+    if (panels == 1) {
+      QuantizedTiles<1>(nibbles, a, args);
+    } else {
+      QuantizedTiles<kTilePanels>(nibbles, a, args);
+    }
+    panel += panels;
+  }
+}
+
+// ---- Multiplication by float weights ----
+
+template <PackedType kType>
+inline Floats LoadWeights(const uint8_t* at) {
+  if constexpr (kType == PackedType::kF32) return Load(reinterpret_cast<const float*>(at));
+  if constexpr (kType == PackedType::kF16) return LoadHalf(reinterpret_cast<const uint16_t*>(at));
+  return LoadBrain(reinterpret_cast<const uint16_t*>(at));
+}
+
+template <PackedType kType, uint32_t kPanels, uint32_t kTokens>
+void FloatTile(const PackedMatrix& w, uint32_t panel, const Activations& a, uint32_t token,
+               Store store, float* out, size_t stride) {
+  constexpr uint32_t kColumnBytes = kType == PackedType::kF32 ? 64 : 32;
+  Floats total[kPanels][kTokens];
+  const float* x[kTokens];
+#pragma GCC unroll 8
+  for (uint32_t m = 0; m < kTokens; ++m) {
+    x[m] = a.values + (token + m) * a.value_stride;
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < kPanels; ++p) total[p][m] = Zero();
+  }
+  const uint8_t* weights = w.weights + panel * w.panel_bytes;
+  for (uint32_t k = 0; k < w.columns; ++k) {
+    Floats column[kPanels];
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < kPanels; ++p) {
+      column[p] = LoadWeights<kType>(weights + p * w.panel_bytes + k * kColumnBytes);
+    }
+#pragma GCC unroll 8
+    for (uint32_t m = 0; m < kTokens; ++m) {
+      const Floats value = Broadcast(x[m][k]);
+#pragma GCC unroll 8
+      for (uint32_t p = 0; p < kPanels; ++p) {
+        total[p][m] = MultiplyAdd(column[p], value, total[p][m]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (uint32_t m = 0; m < kTokens; ++m) {
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < kPanels; ++p) {
+      float* at = out + (token + m) * stride + (panel + p) * size_t{16};
+      Put(at, store == Store::kAdd ? Add(Load(at), total[p][m]) : total[p][m]);
+    }
+  }
+}
+
+template <PackedType kType>
+void MultiplyFloats(const PackedMatrix& w, uint32_t begin, uint32_t end, const Activations& a,
+                    Store store, float* out, size_t stride) {
+  uint32_t panel = begin;
+  for (; panel + kFloatTilePanels <= end; panel += kFloatTilePanels) {
+    uint32_t token = 0;
+    for (; token + 4 <= a.tokens; token += 4) {
+      FloatTile<kType, kFloatTilePanels, 4>(w, panel, a, token, store, out, stride);
+    }
+    for (; token < a.tokens; ++token) {
+      FloatTile<kType, kFloatTilePanels, 1>(w, panel, a, token, store, out, stride);
+    }
+  }
+  for (; panel < end; ++panel) {
+    uint32_t token = 0;
+    for (; token + 4 <= a.tokens; token += 4) {
+      FloatTile<kType, 1, 4>(w, panel, a, token, store, out, stride);
+    }
+    for (; token < a.tokens; ++token) {
+      FloatTile<kType, 1, 1>(w, panel, a, token, store, out, stride);
+    }
+  }
+}
+
+void MultiplyAny(const PackedMatrix& w, uint32_t begin, uint32_t end, const Activations& a,
+                 Store store, float* out, size_t stride, std::byte* scratch) {
+  switch (w.type) {
+    case PackedType::kF32:
+      return MultiplyFloats<PackedType::kF32>(w, begin, end, a, store, out, stride);
+    case PackedType::kF16:
+      return MultiplyFloats<PackedType::kF16>(w, begin, end, a, store, out, stride);
+    case PackedType::kBF16:
+      return MultiplyFloats<PackedType::kBF16>(w, begin, end, a, store, out, stride);
+    default:
+      return MultiplyQuantized(w, begin, end, a, store, out, stride, scratch);
+  }
+}
+
+// ---- Element-wise ----
+
+void RmsNorm(const float* x, const float* weight, uint32_t count, float epsilon, float* out) {
+  const uint32_t padded = RoundUp16(count);
+  Floats squares = Zero();
+  for (uint32_t i = 0; i < padded; i += 16) {
+    const Floats v = Load(x + i);
+    squares = MultiplyAdd(v, v, squares);
+  }
+  const float mean = Sum(squares) / static_cast<float>(count);
+  const Floats factor = Broadcast(1.0f / __builtin_sqrtf(mean + epsilon));
+  for (uint32_t i = 0; i < padded; i += 16) {
+    Put(out + i, Multiply(Multiply(Load(x + i), factor), Load(weight + i)));
+  }
+}
+
+// e^x for x in [-87, 87] (clamped), within about 2 units in the last place: Cody and Waite's
+// reduction by a power of two and the polynomial of Cephes' expf.
+inline Floats Exp(Floats x) {
+  x = Min(Max(x, Broadcast(-87.0f)), Broadcast(87.0f));
+  const Floats magic = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole
+  const Floats n = Subtract(MultiplyAdd(x, Broadcast(1.44269504f), magic), magic);
+  Floats r = MultiplyAdd(n, Broadcast(-0.693359375f), x);
+  r = MultiplyAdd(n, Broadcast(2.12194440e-4f), r);
+  Floats p = Broadcast(1.9875691500e-4f);
+  p = MultiplyAdd(p, r, Broadcast(1.3981999507e-3f));
+  p = MultiplyAdd(p, r, Broadcast(8.3334519073e-3f));
+  p = MultiplyAdd(p, r, Broadcast(4.1665795894e-2f));
+  p = MultiplyAdd(p, r, Broadcast(1.6666665459e-1f));
+  p = MultiplyAdd(p, r, Broadcast(5.0000001201e-1f));
+  p = MultiplyAdd(p, Multiply(r, r), r);
+  return ScaleByPowerOfTwo(Add(p, Broadcast(1.0f)), n);
+}
+
+void SiluMultiply(float* gate, const float* up, uint32_t count) {
+  for (uint32_t i = 0; i < count; i += 16) {
+    const Floats x = Load(gate + i);
+    const Floats e = Exp(Subtract(Zero(), x));
+    Put(gate + i, Multiply(Divide(x, Add(e, Broadcast(1.0f))), Load(up + i)));
+  }
+}
+
+void ToHalf(const float* in, uint32_t count, uint16_t* out) {
+  for (uint32_t i = 0; i < count; i += 16) PutHalf(out + i, Load(in + i));
+}
+
+// ---- Attention ----
+
+template <bool kHalf>
+inline Floats LoadElements(const std::byte* base, size_t index) {
+  if constexpr (kHalf) return LoadHalf(reinterpret_cast<const uint16_t*>(base) + index);
+  return Load(reinterpret_cast<const float*>(base) + index);
+}
+
+// Scores of kQueries queries with the first `slots` slots; q . k, not yet scaled.
+template <bool kHalf, uint32_t kQueries>
+void ScoreTile(const AttentionJob& job, uint32_t query, uint32_t slots) {
+  const float* q[kQueries];
+  for (uint32_t i = 0; i < kQueries; ++i) q[i] = job.q[query + i];
+  for (uint32_t at = 0; at < slots; at += kSlotsPerBlock) {
+    const std::byte* block = job.blocks[at / kSlotsPerBlock];
+    Floats sum[kQueries];
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < kQueries; ++i) sum[i] = Zero();
+    for (uint32_t d = 0; d < job.head_size; ++d) {
+      const Floats k = LoadElements<kHalf>(block, size_t{d} * 16);
+#pragma GCC unroll 8
+      for (uint32_t i = 0; i < kQueries; ++i) sum[i] = MultiplyAdd(k, Broadcast(q[i][d]), sum[i]);
+    }
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < kQueries; ++i) {
+      Put(job.scores + (query + i) * job.score_stride + at, sum[i]);
+    }
+  }
+}
+
+// Turns the scores of one query into weights that are not yet divided by their sum; those
+// behind its length become 0, up to `slots`. Returns 1 / sum.
+inline float SoftMax(float* scores, uint32_t length, uint32_t slots, float scale) {
+  const uint32_t padded = RoundUp16(length);
+  for (uint32_t i = length; i < padded; ++i) scores[i] = -3e38f;
+  Floats most = Load(scores);
+  for (uint32_t i = 16; i < padded; i += 16) most = Max(most, Load(scores + i));
+  const Floats shift = Broadcast(Largest(most)), factor = Broadcast(scale);
+  for (uint32_t i = 0; i < padded; i += 16) {
+    Put(scores + i, Exp(Multiply(Subtract(Load(scores + i), shift), factor)));
+  }
+  const uint32_t end = RoundUp16(slots);
+  for (uint32_t i = length; i < end; ++i) scores[i] = 0;
+  Floats sum = Zero();
+  for (uint32_t i = 0; i < padded; i += 16) sum = Add(sum, Load(scores + i));
+  return 1.0f / Sum(sum);
+}
+
+// out[query] = sum of weights x V for 16 * kVectors dimensions from `d`.
+template <bool kHalf, uint32_t kQueries, uint32_t kVectors>
+void ValueTile(const AttentionJob& job, uint32_t query, uint32_t slots, uint32_t d,
+               const float* inverse_sums) {
+  const uint32_t padded = RoundUp16(job.head_size);
+  const size_t v_at = size_t{job.head_size} * 16 + d;
+  const float* weights[kQueries];
+  Floats sum[kQueries][kVectors];
+#pragma GCC unroll 8
+  for (uint32_t i = 0; i < kQueries; ++i) {
+    weights[i] = job.scores + (query + i) * job.score_stride;
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < kVectors; ++j) sum[i][j] = Zero();
+  }
+  for (uint32_t slot = 0; slot < slots; ++slot) {
+    const std::byte* block = job.blocks[slot / kSlotsPerBlock];
+    const size_t at = v_at + size_t{slot % kSlotsPerBlock} * padded;
+    Floats v[kVectors];
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < kVectors; ++j) v[j] = LoadElements<kHalf>(block, at + j * 16);
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < kQueries; ++i) {
+      const Floats weight = Broadcast(weights[i][slot]);
+#pragma GCC unroll 8
+      for (uint32_t j = 0; j < kVectors; ++j) sum[i][j] = MultiplyAdd(v[j], weight, sum[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (uint32_t i = 0; i < kQueries; ++i) {
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < kVectors; ++j) {
+      float lanes[16];
+      Put(lanes, Multiply(sum[i][j], Broadcast(inverse_sums[query + i])));
+      for (uint32_t k = 0; k < 16 && d + j * 16 + k < job.head_size; ++k) {
+        job.out[query + i][d + j * 16 + k] = lanes[k];
+      }
+    }
+  }
+}
+
+constexpr uint32_t kTileQueries = kTileTokens;
+
+template <bool kHalf, uint32_t kQueries = kTileQueries>
+void ScoreTileOf(uint32_t queries, const AttentionJob& job, uint32_t query, uint32_t slots) {
+  if constexpr (kQueries > 1) {
+    if (queries < kQueries) return ScoreTileOf<kHalf, kQueries - 1>(queries, job, query, slots);
+  }
+  ScoreTile<kHalf, kQueries>(job, query, slots);
+}
+
+template <bool kHalf, uint32_t kQueries = kTileQueries>
+void ValueTileOf(uint32_t queries, const AttentionJob& job, uint32_t query, uint32_t slots,
+                 const float* inverse_sums) {
+  if constexpr (kQueries > 1) {
+    if (queries < kQueries) {
+      return ValueTileOf<kHalf, kQueries - 1>(queries, job, query, slots, inverse_sums);
+    }
+  }
+  const uint32_t padded = RoundUp16(job.head_size);
+  uint32_t d = 0;
+  for (; d + 32 <= padded; d += 32) {
+    ValueTile<kHalf, kQueries, 2>(job, query, slots, d, inverse_sums);
+  }
+  if (d < padded) ValueTile<kHalf, kQueries, 1>(job, query, slots, d, inverse_sums);
+}
+
+template <bool kHalf>
+void AttendAs(const AttentionJob& job) {
+  uint32_t slots = 0;
+  for (uint32_t i = 0; i < job.queries; ++i)
+    slots = job.lengths[i] > slots ? job.lengths[i] : slots;
+  float inverse_sums[kQueriesMax];
+  for (uint32_t query = 0; query < job.queries; query += kTileQueries) {
+    const uint32_t left = job.queries - query;
+    const uint32_t queries = left < kTileQueries ? left : kTileQueries;
+    ScoreTileOf<kHalf>(queries, job, query, slots);
+    for (uint32_t i = query; i < query + queries; ++i) {
+      inverse_sums[i] =
+          SoftMax(job.scores + i * job.score_stride, job.lengths[i], slots, job.scale);
+    }
+    ValueTileOf<kHalf>(queries, job, query, slots, inverse_sums);
+  }
+}
+
+void Attend(const AttentionJob& job) {
+  job.half ? AttendAs<true>(job) : AttendAs<false>(job);
+}
