@@ -190,6 +190,11 @@ class MemoryFiles final : public MemoryFileSystem {
     Restart(*root_, random, &seen);
   }
 
+  void SetOffline(bool offline) override {
+    const MutexLock lock(&mu_);
+    offline_ = offline;
+  }
+
   void SetCapacity(uint64_t bytes_max) override {
     const MutexLock lock(&mu_);
     capacity_bytes_ = bytes_max;
@@ -213,7 +218,10 @@ class MemoryFiles final : public MemoryFileSystem {
     NodePtr node;
   };
 
-  static StatusOr<std::vector<std::string>> Split(const std::string& path) {
+  // Every call with a path comes through here.
+  StatusOr<std::vector<std::string>> Split(const std::string& path) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (offline_) return Unavailable("{}: the machine is switched off", path);
     std::vector<std::string> names;
     for (size_t at = 0; at <= path.size();) {
       const size_t end = std::min(path.find('/', at), path.size());
@@ -406,6 +414,7 @@ class MemoryFiles final : public MemoryFileSystem {
   const NodePtr root_ = std::make_shared<Node>(true);
   std::vector<NameOperation> log_ ABSL_GUARDED_BY(mu_);
   uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;  // crashes so far
+  bool offline_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t used_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t capacity_bytes_ ABSL_GUARDED_BY(mu_) = UINT64_MAX;
 };
@@ -478,6 +487,7 @@ class MemoryFiles::OpenFile final : public File {
 
  private:
   Status CheckAlive() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(files_.mu_) {
+    if (files_.offline_) return Unavailable("{}: the machine is switched off", path_);
     if (files_.epoch_ == epoch_) return OkStatus();
     return Unavailable("{}: opened before the crash", path_);
   }

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -106,12 +106,9 @@ auto RunOn(Loop& loop, F function) -> decltype(function()) {
   if constexpr (std::is_void_v<R>) {
     internal::RunAndWait(loop, [&function] { function(); });
   } else {
-    alignas(R) std::byte space[sizeof(R)];
-    internal::RunAndWait(loop, [&function, &space] { ::new (space) R(function()); });
-    R* result = std::launder(reinterpret_cast<R*>(space));
-    R out = std::move(*result);
-    result->~R();
-    return out;
+    std::optional<R> result;
+    internal::RunAndWait(loop, [&function, &result] { result.emplace(function()); });
+    return *std::move(result);
   }
 }
 

@@ -108,6 +108,8 @@ class MemoryFileSystem : public FileSystem {
  public:
   static std::unique_ptr<MemoryFileSystem> Create();
   virtual void Crash(Random& random) = 0;
+  // While offline every call fails with Unavailable: a machine that is switched off.
+  virtual void SetOffline(bool offline) = 0;
   // All content together may not exceed this: ResourceExhausted. Default: no limit.
   virtual void SetCapacity(uint64_t bytes_max) = 0;
   // Flips one bit of what is stored: what a bad disk does.

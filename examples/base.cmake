@@ -1,0 +1,1 @@
+edge_example(base_simulation DEPS edge::base)
