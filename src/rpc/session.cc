@@ -302,14 +302,17 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
 
   void Send(std::string text) {
     if (ended()) return;
+    Queue(std::move(text));
+    if (output_bytes_ <= limits_.output_bytes_max) return;
+    output_.clear();
+    output_bytes_ = 0;
+    Abort(ResourceExhausted("the peer does not read: more than {} bytes wait for it",
+                            limits_.output_bytes_max));
+  }
+
+  void Queue(std::string text) {
     output_bytes_ += text.size();
     output_.push_back(std::move(text));
-    if (output_bytes_ > limits_.output_bytes_max) {
-      output_.clear();
-      output_bytes_ = 0;
-      return Abort(ResourceExhausted("the peer does not read: more than {} bytes wait for it",
-                                     limits_.output_bytes_max));
-    }
     if (output_.size() == 1 && on_output_) on_output_();
   }
 
@@ -317,7 +320,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
 
   void Abort(Status reason) {
     if (ended()) return;
-    Send(R"(["abort",)" + ErrorText(reason) + ']');
+    Queue(R"(["abort",)" + ErrorText(reason) + ']');  // above all limits
     End(std::move(reason));
   }
 
