@@ -237,6 +237,9 @@ Status DatabaseCore::LoadAndReplay() {
   if (target && state.lsn == target->lsn && state.chain != target->chain) {
     return DataLoss("{}: commit {} is not the journal's", paths_.cache, state.lsn);
   }
+  if (host_->IsBehindStore(name_, state)) {
+    return DataLoss("{}: commit {} is older than the store's", paths_.cache, state.lsn);
+  }
   image_ = std::move(image);
   return OkStatus();
 }
@@ -253,7 +256,7 @@ Status DatabaseCore::Materialize() {
       EDGE_ASSIGN_OR_RETURN(image_,
                             Image::Load(&host_->files(), paths_, name_, host_->journal().id()));
     } else if (rebuilt.status().code() != StatusCode::kNotFound) {
-      return rebuilt.status();
+      return Annotate(rebuilt.status(), Format("local files: {}; rebuilding", {Message(loaded)}));
     } else if (loaded.code() == StatusCode::kDataLoss) {
       return loaded;  // there was a database, and nothing to make it from
     } else {
@@ -354,10 +357,9 @@ Status DatabaseCore::WithClosed(Callback<Status(Image&)> work) {
   MutexLock life(&life_mu_);
   if (is_open()) return FailedPrecondition("database \"{}\" is open", name_);
   EDGE_RETURN_IF_ERROR(Annotate(Materialize(), Format("database \"{}\"", {name_})));
-  Status worked = work(*image_);
+  const Status worked = work(*image_);
   if (worked.ok()) {
-    worked = image_->Flush(DurableWait());
-    cached_lsn_ = image_->cached_lsn();
+    FlushOpen().IgnoreError();  // the journal keeps what could not be flushed
     GoCold();
   } else {
     image_.reset();  // it may be half changed; the files and known() are not

@@ -38,6 +38,8 @@ class DatabaseHost {
   // Builds the newest state of `core` that journal and store know in a file of its own and
   // makes it the local cache. NotFound: they know nothing of it.
   virtual StatusOr<State> Rebuild(DatabaseCore& core) = 0;
+  // Whether the store has commits of it above `state`: then the local files are out of date.
+  virtual bool IsBehindStore(const std::string& name, const State& state) = 0;
   // The epoch in which a database of that name would be made. Unavailable: the store cannot
   // be asked whether there is one.
   virtual StatusOr<uint32_t> NextEpoch(const std::string& name) = 0;
@@ -94,9 +96,6 @@ class DatabaseCore final : public JournalStream,
   void Break(const Status& status);
   Status health() const;
   void MaybeCheckpoint(sqlite3* connection, uint32_t frames);
-
-  // The uploader's own notes.
-  uint64_t log_bytes_since_snapshot = 0;
 
  private:
   struct Waiter {

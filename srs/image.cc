@@ -164,6 +164,7 @@ StatusOr<std::unique_ptr<Image>> Image::Load(FileSystem* files, ImagePaths paths
   }
   EDGE_RETURN_IF_ERROR(cache->Truncate(uint64_t{header.state.pages} * kPageBytes));
   MutexLock flush_lock(&image->flush_mu_);
+  image->cache_is_unsynced_ = true;
   {
     MutexLock lock(&image->mu_);
     image->file_ = std::move(cache);
@@ -450,8 +451,21 @@ Status Image::WriteFlushFile(const State& state, uint32_t pages_kept,
   return files_->SyncDirectory(FolderOf(paths_.flush));
 }
 
+Status Image::WriteCache(File& file, uint32_t pages_kept, const State& state,
+                         const std::vector<std::pair<uint32_t, Version>>& pages) {
+  EDGE_RETURN_IF_ERROR(file.Truncate(uint64_t{pages_kept} * kPageBytes));
+  for (const auto& [pgno, version] : pages) {
+    static constexpr Page kZeroPage{};
+    const Page& page = version.page != nullptr ? *version.page : kZeroPage;
+    EDGE_RETURN_IF_ERROR(file.WriteAt(OffsetOf(pgno), View(page)));
+  }
+  EDGE_RETURN_IF_ERROR(file.Truncate(uint64_t{state.pages} * kPageBytes));
+  return file.Sync();
+}
+
 Status Image::Flush(Callback<Status(Lsn)> wait_durable) {
   MutexLock flush_lock(&flush_mu_);
+  EDGE_RETURN_IF_ERROR(cache_failure_);
   State target;
   std::vector<std::pair<uint32_t, Version>> pages;
   std::shared_ptr<File> file;
@@ -486,15 +500,15 @@ Status Image::Flush(Callback<Status(Lsn)> wait_durable) {
     EDGE_RETURN_IF_ERROR(file->Sync());
     EDGE_RETURN_IF_ERROR(files_->SyncDirectory(FolderOf(paths_.cache)));
   }
-  EDGE_RETURN_IF_ERROR(WriteFlushFile(target, kept, pages));
-  EDGE_RETURN_IF_ERROR(file->Truncate(uint64_t{kept} * kPageBytes));
-  for (const auto& [pgno, version] : pages) {
-    static constexpr Page kZeroPage{};
-    const Page& page = version.page != nullptr ? *version.page : kZeroPage;
-    EDGE_RETURN_IF_ERROR(file->WriteAt(OffsetOf(pgno), View(page)));
+  if (cache_is_unsynced_) {
+    EDGE_RETURN_IF_ERROR(file->Sync());
+    cache_is_unsynced_ = false;
   }
-  EDGE_RETURN_IF_ERROR(file->Truncate(uint64_t{target.pages} * kPageBytes));
-  EDGE_RETURN_IF_ERROR(file->Sync());
+  EDGE_RETURN_IF_ERROR(WriteFlushFile(target, kept, pages));
+  // A failure from here on leaves the file in an unknown state, and after a failed sync it
+  // cannot be trusted again: the flush file just written repairs it when it is loaded next.
+  cache_failure_ = WriteCache(*file, kept, target, pages);
+  EDGE_RETURN_IF_ERROR(cache_failure_);
   cached_ = target;
   MutexLock lock(&mu_);
   file_ = std::move(file);

@@ -113,6 +113,8 @@ class Image final : public PageImage {
   Status ReadCache(uint32_t pgno, std::byte* out);
   Status WriteFlushFile(const State& state, uint32_t pages_kept,
                         const std::vector<std::pair<uint32_t, Version>>& pages);
+  Status WriteCache(File& file, uint32_t pages_kept, const State& state,
+                    const std::vector<std::pair<uint32_t, Version>>& pages);
   void ShrinkLocked(uint32_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   FileSystem* const files_;
@@ -137,6 +139,10 @@ class Image final : public PageImage {
 
   Mutex flush_mu_;  // held while the cache file changes: around I/O, before mu_
   State cached_ ABSL_GUARDED_BY(flush_mu_);
+  // Pages were written again on loading. The flush file must not go before they are synced.
+  bool cache_is_unsynced_ ABSL_GUARDED_BY(flush_mu_) = false;
+  // Why the cache file is not to be trusted until it is loaded again (from the flush file).
+  Status cache_failure_ ABSL_GUARDED_BY(flush_mu_);
   std::atomic<Lsn> cached_lsn_{0};
 };
 

@@ -512,6 +512,7 @@ bool Journal::WriteStep() {
       pending_.clear();
       pending_bytes_ = 0;
       room_.SignalAll();
+      drained_.SignalAll();
     }
     if (on_broken_) on_broken_(status());
     return false;
@@ -534,10 +535,12 @@ bool Journal::WriteStep() {
     pending_.pop_front();
     const bool was_full = pending_bytes_ > kPendingBytesMax;
     pending_bytes_ -= batch_bytes;
+    ++batches_written_;
+    if (draining_ > 0) drained_.SignalAll();
     if (was_full) room_.SignalAll();
   }
-  for (const Batch::Mark& mark : done->marks) mark.stream->OnJournalled(mark.lsn);
   if (on_written_) on_written_(done->buffer.size);
+  for (const Batch::Mark& mark : done->marks) mark.stream->OnJournalled(mark.lsn);
   done->marks.clear();
   done->buffer.size = kBlockHeaderBytes;
   MutexLock lock(&mu_);
@@ -638,6 +641,20 @@ void Journal::AppendDelete(const std::shared_ptr<JournalStream>& stream, uint32_
 }
 
 // --- Reading back, recycling ---
+
+Status Journal::Drain() {
+  if (!options_.threads) {
+    while (WriteStep()) {
+    }
+    return status();
+  }
+  MutexLock lock(&mu_);
+  const uint64_t wanted = next_batch_id_ - 1;
+  ++draining_;
+  while (batches_written_ < wanted && status_.ok()) drained_.Wait(&mu_);
+  --draining_;
+  return status_;
+}
 
 Status Journal::status() const {
   MutexLock lock(&mu_);

@@ -104,11 +104,14 @@ class Journal {
 
   // Writes one batch; false if there was none. For use without threads.
   bool WriteStep();
+  // Waits until all that was appended before is written, or the journal is broken: status().
+  Status Drain();
   // OK until a batch could not be written anywhere; then for good why.
   Status status() const;
   // Called once, from the writer, when status() becomes an error.
   void SetOnBroken(Callback<void(const Status&)> on_broken);
-  // Called by the writer after each batch with the bytes that it added.
+  // Called by the writer after each batch with the bytes that it added, before its streams
+  // are told.
   void SetOnWritten(Callback<void(uint64_t bytes)> on_written);
 
   // The end of what is durable.
@@ -160,6 +163,9 @@ class Journal {
   mutable Mutex mu_;
   CondVar work_;
   CondVar room_;
+  CondVar drained_;
+  int draining_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t batches_written_ ABSL_GUARDED_BY(mu_) = 0;
   std::deque<std::unique_ptr<Batch>> pending_ ABSL_GUARDED_BY(mu_);
   std::vector<std::unique_ptr<Batch>> idle_ ABSL_GUARDED_BY(mu_);
   size_t pending_bytes_ ABSL_GUARDED_BY(mu_) = 0;

@@ -10,6 +10,7 @@
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
+#include "srs/archive.h"
 #include "srs/database.h"
 #include "srs/image.h"
 #include "srs/journal.h"
@@ -50,6 +51,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
       flusher_.join();
     }
     for (const auto& core : AllCores()) EDGE_CHECK(!core->is_open());
+    archive_.reset();
   }
 
   Status Start();
@@ -76,6 +78,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
   void RequestFlush(std::shared_ptr<DatabaseCore> core) override;
   StatusOr<State> Rebuild(DatabaseCore& core) override;
   StatusOr<uint32_t> NextEpoch(const std::string& name) override;
+  bool IsBehindStore(const std::string& name, const State& state) override;
 
  private:
   std::string Folder(std::string_view part) const {
@@ -102,6 +105,15 @@ class RelayImpl final : public Relay, public DatabaseHost {
   }
   StatusOr<State> Build(const std::string& name, uint32_t epoch, Lsn target,
                         const std::string& path, RestoreReport* report);
+  Status NeedStore() const {
+    if (archive_ != nullptr) return OkStatus();
+    return FailedPrecondition("this relay has no object store");
+  }
+  StatusOr<uint32_t> EpochOf(const std::string& name);
+  StatusOr<Bookmark> Resolve(const std::string& name, uint32_t epoch, const RestoreTarget& target);
+  StatusOr<State> BuildTarget(const std::string& name, const RestoreTarget& target,
+                              const std::string& path, RestoreReport* report);
+  Status ReplaceBy(Image& image, const State& target, FileImage& wanted, DatabaseCore& core);
   void RunFlusher();
   bool FlushStep();
   void FlushLaggards();
@@ -124,6 +136,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
   size_t journal_files_seen_ = 0;  // the journal writer's own
 
   std::unique_ptr<Journal> journal_;  // its writer calls the cores: goes before them
+  std::unique_ptr<Archive> archive_;  // null: no store
   std::thread flusher_;
 };
 
@@ -170,7 +183,25 @@ Status RelayImpl::Start() {
   journal_->SetOnBroken([this](const Status& status) {
     for (const auto& core : AllCores()) core->Break(status);
   });
-  journal_->SetOnWritten([this](uint64_t) {
+  if (options_.store != nullptr) {
+    archive_ = std::make_unique<Archive>(ArchiveOptions{
+        options_.store, journal_.get(), &files_, &clock_, Folder("tmp"), options_.batch_interval_ms,
+        options_.batch_bytes_max, options_.background_threads, options_.metrics,
+        [this](const std::string& name) {
+          MutexLock lock(&mu_);
+          const auto it = cores_.find(name);
+          return it == cores_.end() ? nullptr : it->second;
+        }});
+    const Status loaded = archive_->EnsureLoaded();
+    // A store that is out of reach now may come back; an old directory must not go on.
+    if (loaded.code() == StatusCode::kFailedPrecondition) return loaded;
+    archive_->OnWritten(1);  // what an earlier run left over
+    if (options_.background_threads) archive_->Start();
+  } else {
+    journal_->SetUploaded({UINT64_MAX, 0});
+  }
+  journal_->SetOnWritten([this](uint64_t bytes) {
+    if (archive_ != nullptr) archive_->OnWritten(bytes);
     const size_t file_count = journal_->file_count();
     if (std::exchange(journal_files_seen_, file_count) == file_count) return;
     MutexLock lock(&flush_mu_);
@@ -231,6 +262,7 @@ bool RelayImpl::RunBackgroundStep() {
   EDGE_CHECK(!options_.background_threads);
   bool worked = journal_->WriteStep();
   worked |= FlushStep();
+  if (archive_ != nullptr) worked |= archive_->StepIfDue();
   return worked;
 }
 
@@ -241,15 +273,24 @@ StatusOr<std::unique_ptr<Database>> RelayImpl::OpenDatabase(const std::string& n
   const auto core = CoreOf(name);
   sqlite3* connection = nullptr;
   EDGE_RETURN_IF_ERROR(core->Open(&connection));
-  return MakeDatabase(core, connection);
+  auto database = MakeDatabase(core, connection);
+  if (archive_ != nullptr && core->image().cached_lsn() > 0) {
+    // A database from before there was a store gets its first snapshot.
+    const auto newest = archive_->Newest(name);
+    if (newest.ok() && !*newest) archive_->RequestSnapshot(name);
+  }
+  return database;
 }
 
 StatusOr<bool> RelayImpl::DatabaseExists(const std::string& name) {
   EDGE_RETURN_IF_ERROR(CheckName(name));
   const auto core = CoreOf(name);
   if (core->is_open() || core->known()) return true;
-  if (core->deleted_epoch() != 0) return false;
-  return files_.Exists(core->paths().flush);
+  EDGE_ASSIGN_OR_RETURN(const bool has_files, files_.Exists(core->paths().flush));
+  if (has_files && core->deleted_epoch() == 0) return true;
+  if (archive_ == nullptr) return false;
+  EDGE_ASSIGN_OR_RETURN(const std::optional<State> newest, archive_->Newest(name));
+  return newest.has_value() && newest->epoch > core->deleted_epoch();
 }
 
 StatusOr<std::vector<std::string>> RelayImpl::ListDatabases() {
@@ -261,6 +302,10 @@ StatusOr<std::vector<std::string>> RelayImpl::ListDatabases() {
     std::string name = entry.name.substr(0, entry.name.size() - kSuffix.size());
     std::ranges::replace(name, '~', '/');
     names.insert(std::move(name));
+  }
+  if (archive_ != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(const std::vector<std::string> stored, archive_->Names());
+    names.insert(stored.begin(), stored.end());
   }
   for (const auto& core : AllCores()) {
     if (core->is_open() || core->known()) {
@@ -278,64 +323,249 @@ Status RelayImpl::DeleteDatabase(const std::string& name) {
   return CoreOf(name)->Delete();
 }
 
-StatusOr<uint32_t> RelayImpl::NextEpoch(const std::string&) {
-  return 1;
+StatusOr<uint32_t> RelayImpl::NextEpoch(const std::string& name) {
+  if (archive_ == nullptr) return 1;
+  EDGE_ASSIGN_OR_RETURN(const uint32_t deleted, archive_->DeletedEpoch(name));
+  EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+  return deleted + 1;
+}
+
+bool RelayImpl::IsBehindStore(const std::string& name, const State& state) {
+  if (archive_ == nullptr) return false;
+  const auto newest = archive_->Newest(name);
+  return newest.ok() && *newest && (*newest)->epoch >= state.epoch && (*newest)->lsn > state.lsn;
 }
 
 // --- Building a database from what is kept of it ---
 
+// The state at commit `target`, or the newest before it, in a file of its own at `path`.
 StatusOr<State> RelayImpl::Build(const std::string& name, uint32_t epoch, Lsn target,
-                                 const std::string& path, RestoreReport*) {
+                                 const std::string& path, RestoreReport* report) {
   EDGE_ASSIGN_OR_RETURN(auto file, files_.Open(path, OpenMode::kCreateTruncate));
   FileImage image(std::move(file));
   State state = EmptyState(name, epoch);
-  EDGE_RETURN_IF_ERROR(image.WritePage(1, EmptyDatabasePage().bytes, {}));
+  if (archive_ != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(state, archive_->Restore(name, epoch, target, &image, report));
+  } else {
+    EDGE_RETURN_IF_ERROR(image.WritePage(1, EmptyDatabasePage().bytes, {}));
+  }
+  const auto replay = [&](const JournalEntry& entry) -> Status {
+    if (entry.kind != EntryKind::kCommit || entry.name != name || entry.epoch != epoch ||
+        entry.lsn <= state.lsn || entry.lsn > target) {
+      return OkStatus();
+    }
+    if (entry.lsn != state.lsn + 1 || entry.chain_before != state.chain) {
+      if (archive_ != nullptr) EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+      return DataLoss("database \"{}\": the journal begins at commit {}, and nothing has {}", name,
+                      entry.lsn, state.lsn + 1);
+    }
+    return ApplyRecord(entry.record, &image, &state);
+  };
   EDGE_RETURN_IF_ERROR(
-      journal_
-          ->Read(journal_->begin(), journal_->end(), UINT64_MAX,
-                 [&](const JournalEntry& entry) -> Status {
-                   if (entry.kind != EntryKind::kCommit || entry.name != name ||
-                       entry.epoch != epoch || entry.lsn <= state.lsn || entry.lsn > target) {
-                     return OkStatus();
-                   }
-                   if (entry.lsn != state.lsn + 1 || entry.chain_before != state.chain) {
-                     return DataLoss("{}: the journal begins at commit {}, and nothing else has {}",
-                                     name, entry.lsn, state.lsn + 1);
-                   }
-                   return ApplyRecord(entry.record, &image, &state);
-                 })
-          .status());
+      journal_->Read(journal_->begin(), journal_->end(), UINT64_MAX, replay).status());
   EDGE_RETURN_IF_ERROR(image.Resize(state.pages));
   EDGE_RETURN_IF_ERROR(image.file().Sync());
+  report->lsn = state.lsn;
+  report->committed_wall_ms = state.wall_ms;
+  report->database_bytes = uint64_t{state.pages} * kPageBytes;
   return state;
 }
 
+StatusOr<uint32_t> RelayImpl::EpochOf(const std::string& name) {
+  const auto core = CoreOf(name);
+  if (const std::optional<State> known = core->known()) return known->epoch;
+  std::optional<State> newest;
+  if (archive_ != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(newest, archive_->Newest(name));
+    if (!newest) EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+  }
+  if (newest && newest->epoch > core->deleted_epoch()) return newest->epoch;
+  return NotFound("nothing is known of database \"{}\"", name);
+}
+
 StatusOr<State> RelayImpl::Rebuild(DatabaseCore& core) {
-  const std::optional<State> known = core.known();
-  if (!known) return NotFound("nothing is known of database \"{}\"", core.name());
+  EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, EpochOf(core.name()));
   const std::string path = core.paths().spill + ".rebuild";
-  EDGE_ASSIGN_OR_RETURN(const State state,
-                        Build(core.name(), known->epoch, known->lsn, path, nullptr));
-  if (state.lsn != known->lsn || state.chain != known->chain) {
-    return DataLoss("{}: only commits up to {} of {} are left", core.name(), state.lsn, known->lsn);
+  RestoreReport report;
+  EDGE_ASSIGN_OR_RETURN(const State state, Build(core.name(), epoch, UINT64_MAX, path, &report));
+  const std::optional<State> known = core.known();
+  if (known &&
+      (state.lsn < known->lsn || (state.lsn == known->lsn && state.chain != known->chain))) {
+    if (archive_ != nullptr) EDGE_RETURN_IF_ERROR(archive_->CheckDamage(core.name()));
+    return DataLoss("database \"{}\": only commits up to {} of {} are left", core.name(), state.lsn,
+                    known->lsn);
+  }
+  if (archive_ != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(const std::optional<State> newest, archive_->Newest(core.name()));
+    if (newest && newest->epoch == epoch && state.lsn < newest->lsn) {
+      EDGE_RETURN_IF_ERROR(archive_->CheckDamage(core.name()));
+      return DataLoss("database \"{}\": commit {} is missing in the store", core.name(),
+                      state.lsn + 1);
+    }
   }
   EDGE_RETURN_IF_ERROR(
       Image::Install(&files_, core.paths(), core.name(), journal_->id(), state, path));
   return state;
 }
 
-StatusOr<RestoreReport> RelayImpl::Restore(const std::string&, const RestoreTarget&, std::string*) {
-  return FailedPrecondition("this relay has no object store");
+// --- Going back ---
+
+// The commit that `target` means, with lsn UINT64_MAX for the newest.
+StatusOr<Bookmark> RelayImpl::Resolve(const std::string& name, uint32_t epoch,
+                                      const RestoreTarget& target) {
+  if (!target.bookmark.empty() && target.wall_ms != 0) {
+    return InvalidArgument("a restore target has a bookmark or a time, not both");
+  }
+  Bookmark wanted{epoch, UINT64_MAX, {}};
+  std::string text = target.bookmark;
+  if (target.wall_ms != 0) {
+    EDGE_ASSIGN_OR_RETURN(text, GetBookmarkForTime(name, target.wall_ms));
+  }
+  if (!text.empty()) {
+    EDGE_ASSIGN_OR_RETURN(wanted, ParseBookmark(text));
+  }
+  if (wanted.epoch != epoch) {
+    return NotFound("bookmark {} is of an earlier database \"{}\", which was deleted", text, name);
+  }
+  return wanted;
 }
-StatusOr<RestoreReport> RelayImpl::Export(const std::string&, const RestoreTarget&,
-                                          const std::string&) {
-  return FailedPrecondition("this relay has no object store");
+
+StatusOr<State> RelayImpl::BuildTarget(const std::string& name, const RestoreTarget& target,
+                                       const std::string& path, RestoreReport* report) {
+  EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, EpochOf(name));
+  EDGE_ASSIGN_OR_RETURN(const Bookmark wanted, Resolve(name, epoch, target));
+  EDGE_RETURN_IF_ERROR(journal_->Drain());
+  EDGE_ASSIGN_OR_RETURN(const State state, Build(name, epoch, wanted.lsn, path, report));
+  if (wanted.lsn != UINT64_MAX && (state.lsn != wanted.lsn || state.chain != wanted.chain)) {
+    EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+    return NotFound("database \"{}\" has no commit {} with that bookmark; the newest is {}", name,
+                    wanted.lsn, state.lsn);
+  }
+  return state;
 }
-StatusOr<std::string> RelayImpl::GetBookmarkForTime(const std::string&, int64_t) {
-  return FailedPrecondition("this relay has no object store");
+
+// Commits the difference between what `image` holds and `wanted`.
+Status RelayImpl::ReplaceBy(Image& image, const State& target, FileImage& wanted,
+                            DatabaseCore& core) {
+  const State before = image.copy_state();
+  Page old_page;
+  Page new_page;
+  std::vector<uint32_t> changed;
+  for (uint32_t pgno = 1; pgno <= target.pages; ++pgno) {
+    EDGE_RETURN_IF_ERROR(image.ReadPage(pgno, old_page.bytes));
+    EDGE_RETURN_IF_ERROR(wanted.ReadPage(pgno, new_page.bytes));
+    if (!std::ranges::equal(View(old_page), View(new_page))) changed.push_back(pgno);
+  }
+  if (changed.empty() && before.pages == target.pages) return OkStatus();
+  if (changed.size() > kTransactionFramesMax) {
+    return ResourceExhausted("restoring \"{}\" changes {} pages; {} allowed", core.name(),
+                             changed.size(), kTransactionFramesMax);
+  }
+  RecordBuilder builder;
+  builder.Begin(before.lsn + 1, std::max(before.wall_ms, clock_.wall_ms()), target.pages,
+                static_cast<uint32_t>(changed.size()));
+  for (const uint32_t pgno : changed) {
+    EDGE_RETURN_IF_ERROR(image.ReadPage(pgno, old_page.bytes));
+    EDGE_RETURN_IF_ERROR(wanted.ReadPage(pgno, new_page.bytes));
+    builder.Add(pgno, old_page.bytes, new_page.bytes);
+  }
+  Hash128 chain = before.chain;
+  builder.Finish(target.post, &chain);
+  EDGE_ASSIGN_OR_RETURN(const RecordView record, ParseRecord(builder.bytes(), before.chain));
+  State state = before;
+  EDGE_RETURN_IF_ERROR(ApplyRecord(record, &image, &state));
+  image.SetState(state);
+  return core.CommitRecord(before, builder.bytes());
 }
+
+StatusOr<RestoreReport> RelayImpl::Restore(const std::string& name, const RestoreTarget& target,
+                                           std::string* undo_bookmark) {
+  EDGE_RETURN_IF_ERROR(CheckName(name));
+  EDGE_RETURN_IF_ERROR(NeedStore());
+  EDGE_ASSIGN_OR_RETURN(const bool exists, DatabaseExists(name));
+  if (!exists) {
+    EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+    return NotFound("no database \"{}\"", name);
+  }
+  const auto core = CoreOf(name);
+  RestoreReport report;
+  EDGE_RETURN_IF_ERROR(core->WithClosed([&](Image& image) -> Status {
+    const State before = image.copy_state();
+    if (undo_bookmark != nullptr) *undo_bookmark = FormatBookmark(before);
+    const std::string path = core->paths().spill + ".restore";
+    EDGE_ASSIGN_OR_RETURN(const State state, BuildTarget(name, target, path, &report));
+    {
+      EDGE_ASSIGN_OR_RETURN(auto file, files_.Open(path, OpenMode::kRead));
+      FileImage wanted(std::move(file));
+      EDGE_RETURN_IF_ERROR(ReplaceBy(image, state, wanted, *core));
+    }
+    files_.Remove(path).IgnoreError();  // else the next start does it
+    return OkStatus();
+  }));
+  return report;
+}
+
+StatusOr<RestoreReport> RelayImpl::Export(const std::string& name, const RestoreTarget& target,
+                                          const std::string& path) {
+  EDGE_RETURN_IF_ERROR(CheckName(name));
+  EDGE_RETURN_IF_ERROR(NeedStore());
+  RestoreReport report;
+  const std::string temporary = path + ".tmp";
+  const auto built = BuildTarget(name, target, temporary, &report);
+  if (!built.ok()) {
+    files_.Remove(temporary).IgnoreError();
+    return built.status();
+  }
+  {
+    // A plain file: not in WAL mode, so that it can be read from a read-only place.
+    EDGE_ASSIGN_OR_RETURN(auto file, files_.Open(temporary, OpenMode::kReadWrite));
+    const std::byte plain[2] = {std::byte{1}, std::byte{1}};
+    EDGE_RETURN_IF_ERROR(file->WriteAt(18, plain));
+    EDGE_RETURN_IF_ERROR(file->Sync());
+  }
+  EDGE_RETURN_IF_ERROR(files_.Rename(temporary, path));
+  const size_t slash = path.rfind('/');
+  EDGE_RETURN_IF_ERROR(
+      files_.SyncDirectory(slash == std::string::npos ? "." : path.substr(0, slash + 1)));
+  return report;
+}
+
+StatusOr<std::string> RelayImpl::GetBookmarkForTime(const std::string& name, int64_t wall_ms) {
+  EDGE_RETURN_IF_ERROR(CheckName(name));
+  EDGE_RETURN_IF_ERROR(NeedStore());
+  EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, EpochOf(name));
+  EDGE_RETURN_IF_ERROR(journal_->Drain());
+  EDGE_ASSIGN_OR_RETURN(State found, archive_->NewestBefore(name, epoch, wall_ms));
+  uint64_t bytes_read = 0;
+  const auto consider = [&](const RecordView& record) {
+    if (record.wall_ms > wall_ms || record.lsn <= found.lsn) return;
+    found.lsn = record.lsn;
+    found.chain = record.chain;
+  };
+  EDGE_RETURN_IF_ERROR(archive_->VisitRecords(
+      name, epoch, found.lsn, UINT64_MAX,
+      [&](const RecordView& record) -> Status {
+        if (record.wall_ms > wall_ms) return Aborted("past the time");
+        consider(record);
+        return OkStatus();
+      },
+      &bytes_read));
+  EDGE_RETURN_IF_ERROR(journal_
+                           ->Read(journal_->begin(), journal_->end(), UINT64_MAX,
+                                  [&](const JournalEntry& entry) {
+                                    if (entry.kind == EntryKind::kCommit && entry.name == name &&
+                                        entry.epoch == epoch) {
+                                      consider(entry.record);
+                                    }
+                                    return OkStatus();
+                                  })
+                           .status());
+  return FormatBookmark(found);
+}
+
 Status RelayImpl::Flush() {
-  return OkStatus();
+  EDGE_RETURN_IF_ERROR(journal_->Drain());
+  return archive_ != nullptr ? archive_->Flush() : OkStatus();
 }
 
 }  // namespace

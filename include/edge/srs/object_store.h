@@ -42,7 +42,8 @@ class ObjectStore {
                                     const PutCondition& condition = {}) = 0;
   virtual StatusOr<Bytes> Get(const std::string& key, const ByteRange& range = {}) = 0;
   virtual StatusOr<ObjectInfo> Head(const std::string& key) = 0;
-  // All keys that begin with `prefix`, in byte order, above `start_after`.
+  // The first keys that begin with `prefix`, in byte order, above `start_after`. The etags
+  // may be left empty.
   virtual StatusOr<std::vector<ObjectInfo>> List(const std::string& prefix,
                                                  const std::string& start_after = "",
                                                  size_t count_max = 1000) = 0;

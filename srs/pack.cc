@@ -1,0 +1,307 @@
+#include "srs/pack.h"
+
+#include <zstd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "edge/base/check.h"
+#include "edge/base/errors.h"
+
+namespace edge::srs {
+namespace {
+
+constexpr char kPackMagic[8] = {'E', 'D', 'G', 'E', 'P', 'A', 'K', '1'};
+constexpr char kPackEndMagic[8] = {'E', 'D', 'G', 'E', 'P', 'A', 'K', 'E'};
+constexpr uint32_t kPackVersion = 1;
+constexpr int kZstdLevel = 3;
+constexpr size_t kPageEntryBytes = 4 + kPageBytes;
+
+void PutHash(ByteWriter* out, const Hash128& hash) {
+  out->U64(hash.low);
+  out->U64(hash.high);
+}
+Hash128 GetHash(ByteReader* in) {
+  Hash128 hash;
+  hash.low = in->U64();
+  hash.high = in->U64();
+  return hash;
+}
+
+void PutSection(ByteWriter* out, const Section& s) {
+  out->U8(static_cast<uint8_t>(s.kind));
+  out->Sized(AsBytes(s.name));
+  out->U64(s.offset);
+  out->U64(s.bytes);
+  out->U64(s.raw_bytes);
+  out->U32(s.crc);
+  out->U32(s.state.epoch);
+  out->U64(s.state.lsn);
+  out->U32(s.state.pages);
+  out->U64(static_cast<uint64_t>(s.state.wall_ms));
+  PutHash(out, s.state.chain);
+  PutHash(out, s.state.post);
+  if (s.kind == SectionKind::kLog) {
+    out->U64(s.first_lsn);
+    out->U64(static_cast<uint64_t>(s.first_wall_ms));
+    PutHash(out, s.chain_before);
+  } else if (s.kind == SectionKind::kPages) {
+    out->U32(s.part);
+    out->U32(s.part_count);
+  }
+}
+
+Section GetSection(ByteReader* in) {
+  Section s;
+  s.kind = static_cast<SectionKind>(in->U8());
+  s.name = AsText(in->Sized());
+  s.offset = in->U64();
+  s.bytes = in->U64();
+  s.raw_bytes = in->U64();
+  s.crc = in->U32();
+  s.state.epoch = in->U32();
+  s.state.lsn = in->U64();
+  s.state.pages = in->U32();
+  s.state.wall_ms = static_cast<int64_t>(in->U64());
+  s.state.chain = GetHash(in);
+  s.state.post = GetHash(in);
+  if (s.kind == SectionKind::kLog) {
+    s.first_lsn = in->U64();
+    s.first_wall_ms = static_cast<int64_t>(in->U64());
+    s.chain_before = GetHash(in);
+  } else if (s.kind == SectionKind::kPages) {
+    s.part = in->U32();
+    s.part_count = in->U32();
+  }
+  return s;
+}
+
+bool IsSane(const Section& s) {
+  if (s.name.empty() || s.raw_bytes > kSectionRawBytesMax) return false;
+  switch (s.kind) {
+    case SectionKind::kLog:
+      return s.first_lsn > 0 && s.first_lsn <= s.state.lsn;
+    case SectionKind::kPages:
+      return s.part < s.part_count && s.state.pages > 0;
+    case SectionKind::kDelete:
+      return s.bytes == 0 && s.raw_bytes == 0;
+  }
+  return false;
+}
+
+}  // namespace
+
+StatusOr<CompressedSection> CompressSection(ByteView raw) {
+  if (raw.size() > kSectionRawBytesMax) {
+    return ResourceExhausted("a section of {} bytes; {} allowed", raw.size(), kSectionRawBytesMax);
+  }
+  CompressedSection section;
+  section.bytes.resize(ZSTD_compressBound(raw.size()));
+  const size_t size =
+      ZSTD_compress(section.bytes.data(), section.bytes.size(), raw.data(), raw.size(), kZstdLevel);
+  if (ZSTD_isError(size) != 0) return ResourceExhausted("zstd: {}", ZSTD_getErrorName(size));
+  section.bytes.resize(size);
+  section.crc = Crc32c(section.bytes);
+  return section;
+}
+
+PackWriter::PackWriter(const PackHeader& header) {
+  bytes_.resize(kPackHeaderBytes);
+  SetHeader(header);
+}
+
+void PackWriter::SetHeader(const PackHeader& header) {
+  Bytes bytes;
+  ByteWriter out(&bytes);
+  out.Raw(AsBytes({kPackMagic, 8}));
+  out.U32(kPackVersion);
+  out.U32(0);  // the checksum
+  out.U64(header.journal_id);
+  out.U64(header.seq);
+  out.U64(header.from.file);
+  out.U64(header.from.offset);
+  out.U64(header.to.file);
+  out.U64(header.to.offset);
+  out.U64(static_cast<uint64_t>(header.wall_ms));
+  bytes.resize(kPackHeaderBytes);
+  StoreLittle(bytes.data() + 12, Crc32c(bytes));
+  std::memcpy(bytes_.data(), bytes.data(), kPackHeaderBytes);
+}
+
+Status PackWriter::Add(Section section, ByteView raw) {
+  section.raw_bytes = raw.size();
+  CompressedSection compressed{{}, Crc32c({})};
+  if (!raw.empty()) {
+    EDGE_ASSIGN_OR_RETURN(compressed, CompressSection(raw));
+  }
+  section.bytes = compressed.bytes.size();
+  section.crc = compressed.crc;
+  AddCompressed(std::move(section), compressed.bytes);
+  return OkStatus();
+}
+
+void PackWriter::AddCompressed(Section section, ByteView compressed) {
+  EDGE_CHECK(section.bytes == compressed.size());
+  section.offset = bytes_.size();
+  bytes_.insert(bytes_.end(), compressed.begin(), compressed.end());
+  EDGE_CHECK(IsSane(section));
+  sections_.push_back(std::move(section));
+}
+
+Bytes PackWriter::Finish() {
+  const size_t directory_offset = bytes_.size();
+  ByteWriter out(&bytes_);
+  out.U32(static_cast<uint32_t>(sections_.size()));
+  for (const Section& section : sections_) PutSection(&out, section);
+  const ByteView directory = ByteView(bytes_).subspan(directory_offset);
+  Bytes footer;
+  ByteWriter end(&footer);
+  end.U64(directory_offset);
+  end.U64(directory.size());
+  end.U32(Crc32c(directory));
+  end.U32(0);  // the checksum
+  end.Raw(AsBytes({kPackEndMagic, 8}));
+  EDGE_CHECK(footer.size() == kPackFooterBytes);
+  StoreLittle(footer.data() + 20, Crc32c(footer));
+  bytes_.insert(bytes_.end(), footer.begin(), footer.end());
+  return std::move(bytes_);
+}
+
+StatusOr<PackHeader> DecodePackHeader(ByteView object_start) {
+  if (object_start.size() < kPackHeaderBytes) return DataLoss("pack cut off in its header");
+  Bytes raw(object_start.begin(), object_start.begin() + kPackHeaderBytes);
+  const auto crc = LoadLittle<uint32_t>(raw.data() + 12);
+  StoreLittle(raw.data() + 12, uint32_t{0});
+  if (std::memcmp(raw.data(), kPackMagic, 8) != 0 || Crc32c(raw) != crc) {
+    return DataLoss("pack damaged in its header");
+  }
+  ByteReader in(ByteView(raw).subspan(8));
+  if (const uint32_t version = in.U32(); version != kPackVersion) {
+    return FailedPrecondition("pack of format version {}; this program knows {}", version,
+                              kPackVersion);
+  }
+  in.U32();
+  PackHeader header;
+  header.journal_id = in.U64();
+  header.seq = in.U64();
+  header.from.file = in.U64();
+  header.from.offset = in.U64();
+  header.to.file = in.U64();
+  header.to.offset = in.U64();
+  header.wall_ms = static_cast<int64_t>(in.U64());
+  return header;
+}
+
+StatusOr<PackFooter> DecodePackFooter(ByteView object_end, uint64_t object_bytes) {
+  if (object_end.size() < kPackFooterBytes || object_bytes < kPackHeaderBytes + kPackFooterBytes) {
+    return DataLoss("pack cut off at {} bytes", object_bytes);
+  }
+  const ByteView last = object_end.last(kPackFooterBytes);
+  Bytes raw(last.begin(), last.end());
+  const auto crc = LoadLittle<uint32_t>(raw.data() + 20);
+  StoreLittle(raw.data() + 20, uint32_t{0});
+  if (std::memcmp(raw.data() + 24, kPackEndMagic, 8) != 0 || Crc32c(raw) != crc) {
+    return DataLoss("pack damaged in its footer, or cut off");
+  }
+  ByteReader in(raw);
+  PackFooter footer{};
+  footer.directory_offset = in.U64();
+  footer.directory_bytes = in.U64();
+  footer.directory_crc = in.U32();
+  const uint64_t end = object_bytes - kPackFooterBytes;
+  if (footer.directory_offset < kPackHeaderBytes || footer.directory_offset > end ||
+      footer.directory_bytes != end - footer.directory_offset) {
+    return DataLoss("pack of {} bytes has its directory at {}", object_bytes,
+                    footer.directory_offset);
+  }
+  return footer;
+}
+
+StatusOr<std::vector<Section>> DecodePackDirectory(ByteView directory, const PackFooter& footer) {
+  if (Crc32c(directory) != footer.directory_crc) return DataLoss("pack damaged in its directory");
+  ByteReader in(directory);
+  const uint32_t count = in.U32();
+  std::vector<Section> sections;
+  uint64_t at = kPackHeaderBytes;
+  for (uint32_t i = 0; i < count && !in.failed(); ++i) {
+    Section section = GetSection(&in);
+    if (in.failed() || !IsSane(section) || section.offset != at ||
+        section.bytes > footer.directory_offset - at) {
+      return DataLoss("pack directory: section {} is out of range", i);
+    }
+    at += section.bytes;
+    sections.push_back(std::move(section));
+  }
+  if (in.failed() || in.remaining() != 0 || at != footer.directory_offset) {
+    return DataLoss("pack directory: does not cover the pack");
+  }
+  return sections;
+}
+
+StatusOr<Bytes> DecompressSection(const Section& section, ByteView compressed) {
+  if (compressed.size() != section.bytes || Crc32c(compressed) != section.crc) {
+    return DataLoss("section of \"{}\" at {} is damaged", section.name, section.offset);
+  }
+  if (section.bytes == 0 && section.raw_bytes == 0) return Bytes();
+  if (section.raw_bytes > kSectionRawBytesMax ||
+      ZSTD_getFrameContentSize(compressed.data(), compressed.size()) != section.raw_bytes) {
+    return DataLoss("section of \"{}\" at {}: wrong size", section.name, section.offset);
+  }
+  Bytes raw(section.raw_bytes);
+  const size_t size = ZSTD_decompress(raw.data(), raw.size(), compressed.data(), compressed.size());
+  if (ZSTD_isError(size) != 0 || size != raw.size()) {
+    return DataLoss("section of \"{}\" at {} cannot be decompressed", section.name, section.offset);
+  }
+  return raw;
+}
+
+void AppendToLog(ByteView record, Bytes* raw) {
+  ByteWriter(raw).Sized(record);
+}
+
+Status VisitLog(const Section& section, ByteView raw, Callback<Status(const RecordView&)> visit) {
+  ByteReader in(raw);
+  Hash128 chain = section.chain_before;
+  Lsn lsn = section.first_lsn;
+  while (in.remaining() > 0) {
+    const ByteView bytes = in.Sized();
+    if (in.failed()) break;
+    EDGE_ASSIGN_OR_RETURN(const RecordView record, ParseRecord(bytes, chain));
+    if (record.lsn != lsn)
+      return DataLoss("log of \"{}\": {} where {} was expected", section.name, record.lsn, lsn);
+    ++lsn;
+    chain = record.chain;
+    EDGE_RETURN_IF_ERROR(visit(record));
+  }
+  if (in.failed() || lsn != section.state.lsn + 1 || chain != section.state.chain) {
+    return DataLoss("log of \"{}\" {} to {} ends at {}", section.name, section.first_lsn,
+                    section.state.lsn, lsn - 1);
+  }
+  return OkStatus();
+}
+
+void AppendPage(uint32_t pgno, const std::byte* page, Bytes* raw) {
+  if (IsZero(page)) return;
+  ByteWriter out(raw);
+  out.U32(pgno);
+  out.Raw({page, kPageBytes});
+}
+
+Status VisitPages(const Section& section, ByteView raw,
+                  Callback<Status(uint32_t pgno, const std::byte* page)> visit) {
+  if (raw.size() % kPageEntryBytes != 0) {
+    return DataLoss("snapshot of \"{}\": {} bytes are not whole pages", section.name, raw.size());
+  }
+  uint32_t last = 0;
+  for (size_t at = 0; at < raw.size(); at += kPageEntryBytes) {
+    const auto pgno = LoadLittle<uint32_t>(raw.data() + at);
+    if (pgno <= last || pgno > section.state.pages) {
+      return DataLoss("snapshot of \"{}\": page {} after {}", section.name, pgno, last);
+    }
+    last = pgno;
+    EDGE_RETURN_IF_ERROR(visit(pgno, raw.data() + at + 4));
+  }
+  return OkStatus();
+}
+
+}  // namespace edge::srs
