@@ -225,13 +225,18 @@ void SqlEngine::Break(Status status) {
   if (broken_.ok()) broken_ = std::move(status);
 }
 
+Status SqlEngine::EnsureTransaction() {
+  EDGE_RETURN_IF_ERROR(Ready());
+  if (in_transaction()) return OkStatus();
+  EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
+  expects_transaction_ = true;
+  if (on_transaction_) on_transaction_();
+  return OkStatus();
+}
+
 StatusOr<Statement*> SqlEngine::Start(std::string_view query, std::span<const Cell> args,
                                       int columns) {
-  EDGE_RETURN_IF_ERROR(Ready());
-  if (!in_transaction()) {
-    EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
-    expects_transaction_ = true;
-  }
+  EDGE_RETURN_IF_ERROR(EnsureTransaction());
   return StartIn(user_, /*trusted=*/false, query, args, columns);
 }
 
@@ -508,11 +513,7 @@ void SqlEngine::Rollback() {
 }
 
 Status SqlEngine::BeginSavepoint() {
-  EDGE_RETURN_IF_ERROR(Ready());
-  if (!in_transaction()) {
-    EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
-    expects_transaction_ = true;
-  }
+  EDGE_RETURN_IF_ERROR(EnsureTransaction());
   EDGE_RETURN_IF_ERROR(RunTrusted(Format("SAVEPOINT _cf_sync_savepoint_{}", {savepoints_ + 1})));
   ++savepoints_;
   return OkStatus();

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "edge/base/callback.h"
 #include "edge/base/checksum.h"
 #include "edge/base/status.h"
 #include "edge/durable/sql.h"
@@ -87,6 +88,10 @@ class SqlEngine {
   static void Release(Statement* statement) noexcept;
 
   bool in_transaction() const;
+  // Opens the turn's transaction unless it is open. Start() does it by itself.
+  Status EnsureTransaction();
+  // Runs whenever a transaction was opened: somebody has to end it.
+  void OnTransaction(Callback<void()> opened) { on_transaction_ = std::move(opened); }
   // Ends the turn's transaction, if one is open. A failed commit is rolled back and breaks
   // the engine.
   Status Commit();
@@ -99,6 +104,7 @@ class SqlEngine {
   // Storage failed: every later call fails with this. OK if not.
   const Status& broken() const { return broken_; }
   void Break(Status status);
+  bool in_savepoint() const { return savepoints_ > 0; }
   sqlite3* db() const { return db_; }
   size_t cached_text_bytes() const { return user_.text_bytes; }
 
@@ -143,6 +149,7 @@ class SqlEngine {
   bool denied_ = false;
   bool expects_transaction_ = false;  // we began one and did not end it
   int savepoints_ = 0;
+  Callback<void()> on_transaction_;
   Status broken_;
   Status turn_failed_;              // SQLite rolled the turn back: the rest of it fails
   std::list<Statement*> one_offs_;  // leased, not in a cache

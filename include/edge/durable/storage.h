@@ -56,7 +56,7 @@ class KvStorage {
   StatusOr<std::vector<Entry>> TryList(const ListOptions& options);
 
  private:
-  friend class internal::Session;
+  friend class Storage;
   explicit KvStorage(internal::SqlEngine& engine) : engine_(&engine) {}
   internal::SqlEngine* engine_;
 };

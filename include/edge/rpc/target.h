@@ -63,6 +63,8 @@ class Answer {
 
   // Null unless it is there already.
   StatusOr<Value>* outcome() { return std::get_if<StatusOr<Value>>(&rep_); }
+  // Null unless it is a task, not started yet: to be moved from by who can cancel it.
+  Task<StatusOr<Value>>* task() { return std::get_if<Task<StatusOr<Value>>>(&rep_); }
   // Runs `done` with the outcome: now if it is there; else when the task, which starts here
   // and then owns itself, has ended. Loop of the method.
   void Finish(Settled done) &&;

@@ -1,0 +1,113 @@
+// durable/actor.h - the presence of one id on its loop: starts sessions, queues calls.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "durable/session.h"
+#include "edge/base/mutex.h"
+
+namespace edge::durable::internal {
+
+class Shard;
+
+// Single-threaded: the loop's. Owners: the shard while there is anything to do, and hooks.
+class Actor : public std::enable_shared_from_this<Actor> {
+ public:
+  Actor(Shard& shard, std::shared_ptr<NamespaceCore> name_space, ObjectId id);
+
+  void Call(std::string_view method, rpc::Array args, rpc::Resolver done);
+  // Runs `turn` now, or when the object is free. Dropped if the object ends first.
+  void Enter(const std::shared_ptr<Session>& session, Callback<void()> turn);
+  // The session has ended or its gate has moved: see whether it can be destroyed.
+  void OnSessionEvent();
+  // Runs what waits, as far as the object is free.
+  void Drain();
+  void Close(const Status& reason);
+
+  Shard& shard() { return shard_; }
+  const ObjectId& id() const { return id_; }
+  const std::string& database_name() const { return database_name_; }
+  NamespaceCore& name_space() { return *namespace_; }
+  bool idle() const { return session_ == nullptr && queue_.empty(); }
+
+ private:
+  struct Queued {
+    std::string method;
+    rpc::Array args;
+    rpc::Resolver done;     // of a call
+    Callback<void()> turn;  // or: code that goes on
+    std::weak_ptr<Session> session;
+  };
+  bool free() const { return session_ == nullptr || (!session_->busy() && session_->ended().ok()); }
+  void CallNow(std::string_view method, rpc::Array args, rpc::Resolver done);
+  Status EnsureSession();
+  StatusOr<std::unique_ptr<srs::Database>> OpenDatabase();
+
+  Shard& shard_;
+  const std::shared_ptr<NamespaceCore> namespace_;
+  const ObjectId id_;
+  const std::string database_name_;
+  std::shared_ptr<Session> session_;
+  std::deque<Queued> queue_;
+  bool draining_ = false;
+  bool destroy_posted_ = false;
+};
+
+// The objects of one loop. Single-threaded but for running().
+class Shard {
+ public:
+  Shard(Loop& loop, srs::Relay& relay, const HostOptions& options)
+      : loop_(loop), relay_(relay), options_(options) {}
+
+  // Makes it if there is none.
+  std::shared_ptr<Actor> Find(const std::shared_ptr<NamespaceCore>& name_space, const ObjectId& id);
+  void Forget(const Actor& actor);
+  void CountRunning(int by) { running_.fetch_add(static_cast<size_t>(by)); }
+  // Ends all actors; `done` runs when the last database is closed.
+  void Close(Callback<void()> done);
+
+  Loop& loop() { return loop_; }
+  srs::Relay& relay() { return relay_; }
+  const HostOptions& options() const { return options_; }
+  const Status& closed() const { return closed_; }
+  size_t running() const { return running_.load(std::memory_order_relaxed); }
+
+ private:
+  Loop& loop_;
+  srs::Relay& relay_;
+  const HostOptions& options_;
+  std::unordered_map<std::string, std::shared_ptr<Actor>> actors_;  // by database name
+  std::atomic<size_t> running_{0};
+  Status closed_;
+  Callback<void()> on_closed_;
+};
+
+class HostCore {
+ public:
+  HostCore(Executor& executor, srs::Relay& relay, HostOptions options);
+  Shard& ShardOf(const ObjectId& id);
+  Status Add(const std::shared_ptr<NamespaceCore>& name_space);
+  std::shared_ptr<NamespaceCore> Find(std::string_view name) const;
+  const HostOptions& options() const { return options_; }
+  void Close();
+  bool closed() const { return closed_.load(std::memory_order_acquire); }
+  size_t running() const;
+
+ private:
+  const HostOptions options_;
+  std::vector<std::unique_ptr<Shard>> shards_;
+  std::atomic<bool> closed_{false};
+  mutable Mutex mu_;
+  // Each also owns us, through NamespaceCore; Close() takes them apart.
+  std::map<std::string, std::shared_ptr<NamespaceCore>, std::less<>> namespaces_
+      ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace edge::durable::internal

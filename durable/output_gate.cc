@@ -1,0 +1,56 @@
+#include "durable/output_gate.h"
+
+#include <utility>
+
+namespace edge::durable::internal {
+
+void OutputGate::Wait(srs::Lsn lsn, Callback<void(Status)> leave) {
+  if (!failed_.ok()) return leave(failed_);
+  if (waiting_.empty() && !releasing_ && database_->durable_lsn() >= lsn) return leave(OkStatus());
+  waiting_.push_back({lsn, std::move(leave)});
+  if (!releasing_) Arm();
+}
+
+void OutputGate::Arm() {
+  if (armed_ || waiting_.empty() || database_ == nullptr) return;
+  armed_ = true;
+  database_->OnDurable(waiting_.back().lsn,
+                       [weak = weak_from_this(), loop = &loop_](Status status) {
+                         // From the relay's thread.
+                         loop->PostUrgent([weak, status = std::move(status)] {
+                           if (const auto gate = weak.lock()) gate->OnDurable(status);
+                         });
+                       });
+}
+
+void OutputGate::OnDurable(const Status& status) {
+  armed_ = false;
+  if (database_ == nullptr) return;
+  if (!status.ok()) {
+    on_event_(status);
+    return;
+  }
+  const auto self = shared_from_this();
+  releasing_ = true;  // what leaves may make the object say more
+  while (!waiting_.empty() && database_ != nullptr &&
+         waiting_.front().lsn <= database_->durable_lsn()) {
+    auto leave = std::move(waiting_.front().leave);
+    waiting_.pop_front();
+    leave(OkStatus());
+  }
+  releasing_ = false;
+  Arm();
+  if (on_event_) on_event_(OkStatus());
+}
+
+void OutputGate::Fail(const Status& status) {
+  if (failed_.ok()) failed_ = status;
+  const auto self = shared_from_this();
+  while (!waiting_.empty()) {
+    auto leave = std::move(waiting_.front().leave);
+    waiting_.pop_front();
+    leave(failed_);
+  }
+}
+
+}  // namespace edge::durable::internal

@@ -1,0 +1,54 @@
+// durable/output_gate.h - holds back what an object says until what it wrote is durable.
+//
+// A queue in order of commits. While anything waits, one OnDurable() for the newest entry is
+// outstanding; when it fires, all entries up to the durable commit leave together.
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <memory>
+
+#include "edge/base/callback.h"
+#include "edge/base/executor.h"
+#include "edge/base/status.h"
+#include "edge/srs/relay.h"
+
+namespace edge::durable::internal {
+
+// Single-threaded: the loop's. Kept by a shared_ptr; owners: the session and durability
+// callbacks on their way.
+class OutputGate : public std::enable_shared_from_this<OutputGate> {
+ public:
+  // `database` must live until Close(). `on_event` runs after entries have left or, with the
+  // error, when commits turn out to be lost.
+  OutputGate(Loop& loop, srs::Database& database, Callback<void(Status)> on_event)
+      : loop_(loop), database_(&database), on_event_(std::move(on_event)) {}
+
+  // Runs `leave` with OK once the commit `lsn` is durable: at once, if it is and nobody is
+  // ahead. In order.
+  void Wait(srs::Lsn lsn, Callback<void(Status)> leave);
+  // Everything that waits leaves with `status` instead, and so does all that comes later.
+  void Fail(const Status& status);
+  void Close() {
+    database_ = nullptr;
+    on_event_ = nullptr;
+  }
+  bool idle() const { return waiting_.empty(); }
+
+ private:
+  struct Entry {
+    srs::Lsn lsn;
+    Callback<void(Status)> leave;
+  };
+  void Arm();
+  void OnDurable(const Status& status);
+
+  Loop& loop_;
+  srs::Database* database_;
+  Callback<void(Status)> on_event_;
+  std::deque<Entry> waiting_;
+  bool armed_ = false;
+  bool releasing_ = false;
+  Status failed_;
+};
+
+}  // namespace edge::durable::internal

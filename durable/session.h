@@ -1,0 +1,105 @@
+// durable/session.h - one life of an object: from its start to its reset.
+//
+// The life of a turn: Run() enters the object, user code runs, FinishTurn() commits (or rolls
+// back, if a method failed) and hands everything that the code said meanwhile to the output
+// gate, under the number of that commit. Code that resumes by itself, outside Run(), finds
+// its turn ended by a Defer() on the loop.
+//
+// Nothing is destroyed under running code: End() only refuses what comes and tells the Actor,
+// who destroys the session from a clean stack once the gate is empty.
+#pragma once
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "durable/output_gate.h"
+#include "durable/sql_engine.h"
+#include "edge/base/callback.h"
+#include "edge/base/executor.h"
+#include "edge/base/status.h"
+#include "edge/base/task.h"
+#include "edge/durable/host.h"
+#include "edge/durable/object.h"
+#include "edge/durable/storage.h"
+#include "edge/rpc/hook.h"
+#include "edge/rpc/target.h"
+#include "edge/srs/relay.h"
+
+namespace edge::durable::internal {
+
+class Actor;
+
+// Single-threaded: the object's loop. Owners: the Actor, and calls that wait in its context.
+class Session : public rpc::CallContext, public std::enable_shared_from_this<Session> {
+ public:
+  Session(Actor& actor, std::unique_ptr<srs::Database> database, std::unique_ptr<SqlEngine> engine);
+  ~Session() override;
+
+  // Makes the object, in a turn of its own. The session is useless if that fails.
+  Status Start();
+  // Ends a turn that code opened outside Run(), if there is one; the session may end with it.
+  void FinishOpenTurn();
+  // Runs `work` as a turn of the object. Not while busy().
+  void Run(Callback<void()> work);
+  // Within Run: the method, whose answer goes to `done` when it may be seen.
+  void Invoke(std::string_view method, rpc::Array args, rpc::Resolver done);
+  bool busy() const { return running_ || finishing_; }
+
+  // No more turns; calls under way fail with `reason`. Answers at the gate still leave when
+  // they are durable, unless `gate_fails`.
+  enum class Gate { kDrains, kFails };
+  void End(const Status& reason, Gate gate);
+  const Status& ended() const { return ended_; }  // OK while it lives
+  bool drained() const { return gate_->idle(); }
+  // Ends tasks, object and database. From a clean stack, after End().
+  void Destroy();
+
+  // rpc::CallContext
+  void BeforeSend(Callback<void(Status)> send) override;
+  void Resume(Callback<void()> resume) override;
+
+  SqlEngine& engine() { return *engine_; }
+  srs::Database& database() { return *database_; }
+  Actor& actor() { return actor_; }
+  Storage& storage() { return storage_; }
+  [[noreturn]] void Abort(std::string_view reason);
+  // Commits what the turn has written so far.
+  Status CommitNow();
+
+ private:
+  class ContextOf;
+  using Calls = std::list<rpc::Resolver>;
+  // Something that the code said. An error stands even if the turn is undone.
+  struct Said {
+    Callback<void(Status)> leave;
+    bool is_error;
+  };
+
+  Task<void> RunTask(Task<StatusOr<rpc::Value>> task, Calls::iterator call);
+  void Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome);
+  void EnsureTurnEnds();
+  void FinishTurn();
+  Status EndTransaction(bool undo);
+
+  Actor& actor_;
+  std::unique_ptr<srs::Database> database_;
+  std::unique_ptr<SqlEngine> engine_;
+  Storage storage_;
+  std::shared_ptr<OutputGate> gate_;
+  std::unique_ptr<Context> context_;
+  std::unique_ptr<Object> object_;
+  void* target_ = nullptr;
+
+  bool running_ = false;      // user code is on the stack, entered through Run()
+  bool finishing_ = false;    // what was said is on its way to the gate
+  bool turn_open_ = false;    // a turn outside Run() is open
+  bool turn_failed_ = false;  // a method of this turn answered with an error
+  Status abort_;              // set by Abort()
+  Status ended_;
+  std::vector<Said> said_;  // in this turn, in order
+  Calls calls_;             // of methods whose answer is not yet known
+  std::unique_ptr<TaskGroup> tasks_;
+};
+
+}  // namespace edge::durable::internal
