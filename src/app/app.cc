@@ -1,0 +1,210 @@
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "edge/base/errors.h"
+#include "edge/edge.h"
+#include "edge/kv/memory_origin.h"
+#include "edge/kv/sqlite_origin.h"
+
+namespace edge {
+namespace {
+
+constexpr size_t kSecretBytes = 32;
+
+// The key of this application's object ids: made at its first start, then kept.
+StatusOr<std::string> IdSecret(const std::string& folder) {
+  FileSystem& files = PosixFileSystem();
+  const std::string path = folder + "/object-id-secret";
+  EDGE_ASSIGN_OR_RETURN(const bool exists, files.Exists(path));
+  if (!exists) {
+    Bytes secret(kSecretBytes);
+    SystemRandom().Fill(secret);
+    EDGE_RETURN_IF_ERROR(WriteFileAtomic(files, path, secret));
+  }
+  EDGE_ASSIGN_OR_RETURN(const Bytes secret, ReadFile(files, path, 4096));
+  if (secret.size() != kSecretBytes) {
+    return DataLoss("{}: {} bytes, expected {}", path, secret.size(), kSecretBytes);
+  }
+  return std::string(AsText(secret));
+}
+
+// A kv namespace in a database of the relay: as durable, and as restorable, as any other.
+class RelayOrigin {
+ public:
+  static StatusOr<std::shared_ptr<kv::Origin>> Open(srs::Relay& relay, const std::string& binding) {
+    EDGE_ASSIGN_OR_RETURN(std::shared_ptr<srs::Database> database,
+                          relay.OpenDatabase("kv/" + binding));
+    kv::SqliteOriginOptions options;
+    options.when_durable = [db = database.get()](Callback<void(Status)> done) {
+      db->OnDurable(db->lsn(), std::move(done));
+    };
+    EDGE_ASSIGN_OR_RETURN(auto origin,
+                          kv::SqliteOrigin::Attach(database->handle(), std::move(options)));
+    // The origin uses the database, so both go together: first the origin, then the database.
+    struct Both {
+      std::shared_ptr<srs::Database> database;
+      std::unique_ptr<kv::Origin> origin;
+    };
+    auto both = std::make_shared<Both>(Both{std::move(database), std::move(origin)});
+    return std::shared_ptr<kv::Origin>(both, both->origin.get());
+  }
+};
+
+}  // namespace
+
+// Members are destroyed from the last to the first: each uses only those above it.
+struct App::Rep {
+  explicit Rep(AppConfig c) : config(std::move(c)) {}
+  ~Rep();
+  Status Build();
+  StatusOr<std::string> Listen();
+
+  const AppConfig config;
+  MetricsRegistry metrics;
+  std::unique_ptr<Executor> executor;
+  std::unique_ptr<srs::Relay> relay;
+  std::map<std::string, kv::Namespace, std::less<>> kv;
+  std::unique_ptr<inference::Engine> engine;
+  std::unique_ptr<durable::Host> host;
+  std::unique_ptr<rpc::Io> io;                                             // loop 0
+  std::unique_ptr<rpc::HttpServer> server;                                 // loop 0
+  std::vector<std::pair<std::string, rpc::HttpServer::Handler>> handlers;  // until Listen()
+  std::vector<std::pair<std::string, rpc::HttpServer::RpcFactory>> rpc_factories;
+};
+
+App::Rep::~Rep() {
+  if (executor) {
+    RunOn(executor->loop(0), [this] {
+      server.reset();
+      io.reset();
+    });
+  }
+  host.reset();
+  executor.reset();  // the last tasks may still use what is below
+}
+
+Status App::Rep::Build() {
+  EDGE_RETURN_IF_ERROR(Annotate(PosixFileSystem().MakeDirectories(config.data), "data"));
+  EDGE_ASSIGN_OR_RETURN(executor, Executor::Create({.threads = config.threads}));
+  srs::RelayOptions options;
+  options.directory = config.data;
+  if (!config.srs.store.empty()) options.store = srs::FolderStore(config.srs.store.substr(7));
+  options.batch_interval_ms = config.srs.batch_interval_ms;
+  options.batch_bytes_max = config.srs.batch_bytes_max;
+  options.metrics = &metrics;
+  EDGE_ASSIGN_OR_RETURN(relay, srs::Relay::Open(std::move(options)));
+  for (const auto& [binding, settings] : config.kv) {
+    std::shared_ptr<kv::Origin> origin = std::make_shared<kv::MemoryOrigin>();
+    if (settings.origin == "sqlite") {
+      auto opened = RelayOrigin::Open(*relay, binding);
+      if (!opened.ok()) return Annotate(opened.status(), "kv." + binding);
+      origin = *std::move(opened);
+    }
+    auto opened = kv::Namespace::Open(std::move(origin), {.hot_bytes_max = settings.hot_bytes_max});
+    if (!opened.ok()) return Annotate(opened.status(), "kv." + binding);
+    kv.emplace(binding, *std::move(opened));
+  }
+  if (config.ai) {
+    auto opened = inference::Engine::Open(config.ai->model,
+                                          {.threads = static_cast<uint32_t>(config.ai->threads),
+                                           .kv_bytes_max = config.ai->kv_bytes_max});
+    if (!opened.ok()) return Annotate(opened.status(), "ai.model");
+    engine = *std::move(opened);
+  }
+  durable::HostOptions host_options;
+  EDGE_ASSIGN_OR_RETURN(host_options.id_secret, IdSecret(config.data));
+  EDGE_ASSIGN_OR_RETURN(host, durable::Host::Create(*executor, *relay, std::move(host_options)));
+  return OkStatus();
+}
+
+StatusOr<std::string> App::Rep::Listen() {
+  if (config.listen.http.empty()) {
+    return FailedPrecondition("listen.http: the configuration names no address");
+  }
+  if (server) return FailedPrecondition("already listening on {}", server->address());
+  const Status started = RunOn(executor->loop(0), [this]() -> Status {
+    EDGE_ASSIGN_OR_RETURN(io, rpc::Io::Create(executor->loop(0)));
+    EDGE_ASSIGN_OR_RETURN(auto made, rpc::HttpServer::Create(*io, {.address = config.listen.http}));
+    bool metrics_taken = false;
+    for (auto& [path, handler] : handlers) {
+      metrics_taken |= path == "/metrics";
+      EDGE_RETURN_IF_ERROR(made->Handle(path, std::move(handler)));
+    }
+    for (auto& [path, factory] : rpc_factories) {
+      EDGE_RETURN_IF_ERROR(made->HandleRpc(path, std::move(factory)));
+    }
+    if (!metrics_taken) {
+      EDGE_RETURN_IF_ERROR(made->Handle("/metrics", [this](const rpc::HttpRequest&,
+                                                           rpc::HttpReply reply) {
+        reply.Send({.content_type = "text/plain; version=0.0.4", .body = metrics.PrometheusText()});
+      }));
+    }
+    server = std::move(made);
+    return OkStatus();
+  });
+  if (!started.ok()) return Annotate(started, "listen.http");
+  return server->address();
+}
+
+App::App(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
+App::~App() = default;
+
+StatusOr<std::unique_ptr<App>> App::Open(const std::string& config_path) {
+  EDGE_ASSIGN_OR_RETURN(AppConfig config, AppConfig::Load(config_path));
+  return Open(std::move(config));
+}
+
+StatusOr<std::unique_ptr<App>> App::Open(AppConfig config) {
+  auto rep = std::make_unique<Rep>(std::move(config));
+  EDGE_RETURN_IF_ERROR(rep->Build());
+  return std::unique_ptr<App>(new App(std::move(rep)));
+}
+
+StatusOr<kv::Namespace> App::Kv(std::string_view binding) {
+  const auto found = rep_->kv.find(binding);
+  if (found == rep_->kv.end()) {
+    return NotFound("kv.{}: the configuration has no such binding", binding);
+  }
+  return found->second;
+}
+
+Status App::CheckDurable(std::string_view binding) const {
+  if (rep_->config.durable.contains(binding)) return OkStatus();
+  return NotFound("durable.{}: the configuration has no such binding", binding);
+}
+
+StatusOr<inference::Engine*> App::Ai() {
+  if (!rep_->engine) return NotFound("ai: the configuration names no model");
+  return rep_->engine.get();
+}
+
+Status App::Handle(std::string path, rpc::HttpServer::Handler handler) {
+  if (rep_->server) return FailedPrecondition("{}: routes come before Listen()", path);
+  rep_->handlers.emplace_back(std::move(path), std::move(handler));
+  return OkStatus();
+}
+
+Status App::HandleRpc(std::string path, rpc::HttpServer::RpcFactory factory) {
+  if (rep_->server) return FailedPrecondition("{}: routes come before Listen()", path);
+  rep_->rpc_factories.emplace_back(std::move(path), std::move(factory));
+  return OkStatus();
+}
+
+StatusOr<std::string> App::Listen() {
+  return rep_->Listen();
+}
+Executor& App::executor() {
+  return *rep_->executor;
+}
+srs::Relay& App::relay() {
+  return *rep_->relay;
+}
+durable::Host& App::host() {
+  return *rep_->host;
+}
+MetricsRegistry& App::metrics() {
+  return rep_->metrics;
+}
+
+}  // namespace edge
