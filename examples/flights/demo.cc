@@ -336,7 +336,8 @@ int RunDemo(const DemoOptions& options) {
   const auto results = demo.Run();
   if (!results.ok()) {
     std::fflush(stdout);
-    std::fprintf(stderr, "\nThe demo failed: %s\n", std::string(edge::Message(results.status())).c_str());
+    std::fprintf(stderr, "\nThe demo failed: %s\n",
+                 std::string(edge::Message(results.status())).c_str());
     return 1;
   }
   PrintTable(*results);

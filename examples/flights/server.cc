@@ -121,7 +121,7 @@ class Office final : public Operator {
     for (int sample = 0; sample < 400; ++sample) {
       const int64_t start_ns = clock.monotonic_ns();
       for (int i = 0; i < kReadsPerSample; ++i) {
-        EDGE_ASSIGN_OR_RETURN(const bool found, server_.fares_->Get(key, &fare));
+        EDGE_ASSIGN_OR_RETURN(const bool found, server_.fares_->GetInto(key, &fare));
         if (!found) return edge::Internal("the fare of {} has gone", key);
       }
       samples_ns.push_back(static_cast<double>(clock.monotonic_ns() - start_ns) / kReadsPerSample);
@@ -194,7 +194,8 @@ Status Server::SetUpFlights() {
 void Server::ServeAsset(const HttpRequest& request, HttpReply reply) {
   const std::string name = request.path == "/" ? "index.html" : request.path.substr(1);
   const auto asset = assets_->GetWithMetadata(name);
-  if (!asset.ok()) return reply.Send({.status = 400, .body = std::string(edge::Message(asset.status()))});
+  if (!asset.ok())
+    return reply.Send({.status = 400, .body = std::string(edge::Message(asset.status()))});
   if (!*asset) return reply.Send({.status = 404, .body = "There is no " + request.path + "\n"});
   reply.Send({.content_type = Json::parse((*asset)->metadata).value("type", "text/plain"),
               .body = (*asset)->value,
