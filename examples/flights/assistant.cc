@@ -10,19 +10,24 @@
 
 namespace {
 constexpr size_t kQuestionsMax = 16;
-constexpr size_t kSeatsTold = 12;  // a model of this size cannot use more
+constexpr size_t kSeatsTold = 60;  // more of them than the small model was trained on
 }  // namespace
 
 std::string SystemPrompt(const FlightFacts& facts) {
   std::string seats;
   for (size_t i = 0; i < facts.free_seats.size() && i < kSeatsTold; ++i) {
-    seats += (i == 0 ? "" : ", ") + facts.free_seats[i];
+    seats += (i == 0 ? ": " : ", ") + facts.free_seats[i];
   }
+  const size_t count = facts.free_seats.size();
+  const std::string free_seats =
+      count == 0   ? "There are no free seats."
+      : count == 1 ? "There is 1 free seat" + seats + "."
+                   : edge::Format("There are {} free seats{}.", {count, seats});
   const size_t dash = facts.flight.find('-');
   return edge::Format(
-      "You are the assistant of flight {} on {}. Fare: {}. Seats free: {}. Seats taken: {}.",
-      {facts.flight.substr(0, dash), facts.flight.substr(dash + 1), facts.fare,
-       seats.empty() ? "none" : seats, facts.taken});
+      "You are the assistant of flight {} on {}. A seat costs {}. The number of taken seats is {}. {}",
+      {facts.flight.substr(0, dash), facts.flight.substr(dash + 1), facts.fare, facts.taken,
+       free_seats});
 }
 
 struct AnswerThread::Rep {

@@ -8,7 +8,7 @@
 #include "edge/inference/engine.h"
 #include "roles.h"
 
-// What the model is told of a flight; the same words for every model.
+// What the model is told of a flight: the words of tiny/README.md, for every model.
 struct FlightFacts {
   std::string flight;  // "UA17-2026-11-23"
   std::string fare;    // "129 USD"

@@ -9,7 +9,7 @@ struct DemoOptions {
   std::string page = "examples/flights/page";
   std::string client;  // the stock capnweb client, a JavaScript module
   int port = 0;        // 0: a free one
-  size_t bookings = 20'000;
+  size_t bookings = 34'000;
   size_t kills = 1;  // SIGKILLs during the load
   double load_seconds_max = 60;
   bool serve = false;  // leave the server running afterwards

@@ -12,7 +12,7 @@
 struct LoadOptions {
   std::string url;  // "ws://127.0.0.1:8787"; stays the same when the server restarts
   int connections = 64;
-  size_t bookings = 20'000;  // stop when so many are confirmed
+  size_t bookings = 34'000;  // stop when so many are confirmed
   uint64_t seed = 1;
 };
 

@@ -26,7 +26,7 @@ constexpr char kUsage[] =
     "--page DIR      index.html, app.js, style.css (default examples/flights/page)\n"
     "--client JS     the stock capnweb client for the page\n"
     "--port N        default: a free one; 8787 with --serve and for serve\n"
-    "--passengers N  how many bookings the demo confirms (default 20000)\n"
+    "--passengers N  how many bookings the demo confirms (default 34000)\n"
     "--kills N       how often the server is killed meanwhile (default 1)\n";
 
 int Usage(const std::string& complaint) {
@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
   }
   if (command != "demo" && command != "serve") return Usage("say demo or serve");
   DemoOptions options;
-  long port = -1, passengers = 20'000, kills = 1;
+  long port = -1, passengers = 34'000, kills = 1;
   const std::map<std::string, std::string*> texts = {{"--data", &options.data},
                                                      {"--model", &options.model},
                                                      {"--page", &options.page},
