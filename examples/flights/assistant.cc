@@ -19,20 +19,21 @@ std::string SystemPrompt(const FlightFacts& facts) {
     seats += (i == 0 ? ": " : ", ") + facts.free_seats[i];
   }
   const size_t count = facts.free_seats.size();
-  const std::string free_seats =
-      count == 0   ? "There are no free seats."
-      : count == 1 ? "There is 1 free seat" + seats + "."
-                   : edge::Format("There are {} free seats{}.", {count, seats});
+  const std::string free_seats = count == 0 ? "There are no free seats."
+                                 : count == 1
+                                     ? "There is 1 free seat" + seats + "."
+                                     : edge::Format("There are {} free seats{}.", {count, seats});
   const size_t dash = facts.flight.find('-');
   return edge::Format(
-      "You are the assistant of flight {} on {}. A seat costs {}. The number of taken seats is {}. {}",
+      "You are the assistant of flight {} on {}. A seat costs {}. The number of taken seats is {}. "
+      "{}",
       {facts.flight.substr(0, dash), facts.flight.substr(dash + 1), facts.fare, facts.taken,
        free_seats});
 }
 
 struct AnswerThread::Rep {
   struct Question {
-    std::vector<edge::inference::Message> messages;
+    std::vector<edge::inference::ChatMessage> messages;
     edge::Loop* loop;
     edge::rpc::Stub<void(std::string)> on_piece;
     edge::Callback<void(edge::StatusOr<AskReply>)> done;
@@ -95,7 +96,7 @@ AnswerThread::~AnswerThread() {
   rep_->thread.join();
 }
 
-void AnswerThread::Ask(std::vector<edge::inference::Message> messages, edge::Loop& loop,
+void AnswerThread::Ask(std::vector<edge::inference::ChatMessage> messages, edge::Loop& loop,
                        edge::rpc::Stub<void(std::string)> on_piece,
                        edge::Callback<void(edge::StatusOr<AskReply>)> done) {
   Rep::Question question{std::move(messages), &loop, std::move(on_piece), std::move(done)};

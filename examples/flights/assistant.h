@@ -25,7 +25,7 @@ class AnswerThread {
   ~AnswerThread();  // cancels what runs; waiting questions get Cancelled
 
   // `on_piece` and `done` run on `loop`. Unavailable (through `done`) when 16 questions wait.
-  void Ask(std::vector<edge::inference::Message> messages, edge::Loop& loop,
+  void Ask(std::vector<edge::inference::ChatMessage> messages, edge::Loop& loop,
            edge::rpc::Stub<void(std::string)> on_piece,
            edge::Callback<void(edge::StatusOr<AskReply>)> done);
 

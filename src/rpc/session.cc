@@ -332,8 +332,12 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const auto exports = std::exchange(exports_, {});
     const auto imports = std::exchange(imports_, {});
     const HookPtr main = std::move(main_);
+    // Held all together first: what one failure runs may drop the others.
+    std::vector<HookPtr> waiting;
     for (const auto& [id, import] : imports)
-      if (const HookPtr hook = import->TryRef()) import->Become(FailedHook(end_status_));
+      if (HookPtr hook = import->TryRef()) waiting.push_back(std::move(hook));
+    for (const HookPtr& hook : waiting)
+      static_cast<ImportHook*>(hook.get())->Become(FailedHook(end_status_));
   }
 
   void Drop(const ImportHook& import) {  // its last reference is gone

@@ -35,7 +35,7 @@ AppConfig ConfigIn(const std::string& folder) {
   return config;
 }
 
-class Counter : public durable::Object {
+class Tally : public durable::Object {
  public:
   using Object::Object;
   int64_t Add(int64_t by) {
@@ -46,7 +46,7 @@ class Counter : public durable::Object {
             by)
         .Value();
   }
-  using Rpc = rpc::Methods<&Counter::Add>;
+  using Rpc = rpc::Methods<&Tally::Add>;
 };
 
 }  // namespace
@@ -56,11 +56,11 @@ TEST_CASE("what an application wrote is there when it opens again", "[app]") {
   for (int64_t run = 1; run <= 3; ++run) {
     auto app = App::Open(ConfigIn(folder.path())).value();
     auto config = app->Kv("CONFIG").value();
-    auto counters = app->Durable<Counter>("COUNTERS").value();
+    auto counters = app->Durable<Tally>("COUNTERS").value();
     CHECK(config.Get("run").value() ==
           (run == 1 ? std::nullopt : std::optional(std::to_string(run - 1))));
     CHECK(config.Put("run", std::to_string(run)).ok());
-    CHECK(counters.Get("visits").Call<&Counter::Add>(2).Wait().value() == 2 * run);
+    CHECK(counters.Get("visits").Call<&Tally::Add>(2).Wait().value() == 2 * run);
     auto scratch = app->Kv("SCRATCH").value();
     CHECK(scratch.Get("k").value() == std::nullopt);
     CHECK(scratch.Put("k", "v").ok());
@@ -71,15 +71,15 @@ TEST_CASE("a binding that the configuration does not name is NotFound", "[app]")
   const TemporaryFolder folder;
   auto app = App::Open(ConfigIn(folder.path())).value();
   CHECK(Message(app->Kv("NOPE").status()) == "kv.NOPE: the configuration has no such binding");
-  CHECK(app->Durable<Counter>("NOPE").status().code() == StatusCode::kNotFound);
+  CHECK(app->Durable<Tally>("NOPE").status().code() == StatusCode::kNotFound);
   CHECK(app->Ai().status().code() == StatusCode::kNotFound);
 }
 
 TEST_CASE("a class is given to a durable binding once", "[app]") {
   const TemporaryFolder folder;
   auto app = App::Open(ConfigIn(folder.path())).value();
-  CHECK(app->Durable<Counter>("COUNTERS").ok());
-  CHECK(app->Durable<Counter>("COUNTERS").status().code() == StatusCode::kAlreadyExists);
+  CHECK(app->Durable<Tally>("COUNTERS").ok());
+  CHECK(app->Durable<Tally>("COUNTERS").status().code() == StatusCode::kAlreadyExists);
 }
 
 TEST_CASE("two applications cannot share a data folder", "[app]") {
