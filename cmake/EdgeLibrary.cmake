@@ -4,7 +4,8 @@
 # records what installing it takes. HEADERS are paths below include/, public for good.
 # DEPS are linked PUBLIC, PRIVATE_DEPS PRIVATE. PACKAGES are the find_package() calls
 # that a user of the installed component needs, each one list element, such as
-# "Boost 1.81" (edgeConfig.cmake runs them for the asked components only).
+# "Boost 1.81" (edgeConfig.cmake runs them for the asked components only); "PkgConfig ZSTD
+# libzstd" stands for the module libzstd of pkg-config as the target PkgConfig::ZSTD.
 function(edge_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;HEADERS;DEPS;PRIVATE_DEPS;PACKAGES" ${ARGN})
   set(target edge_${name})
