@@ -250,15 +250,14 @@ class Rows : public CursorBase {
   std::vector<Row> ToArray() { return internal::OrThrow(TryToArray()); }
 
   StatusOr<std::optional<Row>> TryNext() {
-    std::optional<Row> row;
     if (started_) {
       EDGE_RETURN_IF_ERROR(Advance());
     }
     started_ = true;
-    if (has_row()) {
-      EDGE_RETURN_IF_ERROR(Read(row.emplace(), std::index_sequence_for<Ts...>()));
-    }
-    return row;
+    if (!has_row()) return std::optional<Row>();
+    Row row;
+    EDGE_RETURN_IF_ERROR(Read(row, std::index_sequence_for<Ts...>()));
+    return std::optional<Row>(std::move(row));
   }
   StatusOr<std::optional<Row>> TryFirst() {
     static_assert(!internal::kBorrows<Ts...>, "views end with the row: ask for owned types");
@@ -289,8 +288,9 @@ class Rows : public CursorBase {
   friend class Sql;
   explicit Rows(internal::Statement* statement) : CursorBase(statement) {}
 
+  // Not inline: g++ 12 would warn of a string in an empty std::optional.
   template <size_t... I>
-  Status Read(Row& row, std::index_sequence<I...>) {
+  [[gnu::noinline]] Status Read(Row& row, std::index_sequence<I...>) {
     int failed = -1;
     (void)((internal::FromCell(column(static_cast<int>(I)), &std::get<I>(row)) ||
             ((failed = static_cast<int>(I)), false)) &&
