@@ -15,7 +15,8 @@ constexpr const char* kSchema = "CREATE TABLE seats(seat TEXT PRIMARY KEY, who T
 RelayOptions Options(const TempFolder& folder) {
   return {.directory = folder / "data",
           .store = FolderStore(folder / "store"),
-          .batch_interval_ms = 1'000'000};
+          .batch_interval_ms = 1'000'000,
+          .journal_file_bytes = 1 << 20};
 }
 
 void RemoveLocal(const TempFolder& folder, const std::string& name) {
@@ -145,6 +146,7 @@ TEST_CASE("a time means the newest commit at or before it", "[srs]") {
   SeededRandom random(1);
   auto relay = Relay::Open({.directory = "data",
                             .store = MemoryStore(),
+                            .journal_file_bytes = 64 << 10,
                             .files = files.get(),
                             .clock = &clock,
                             .random = &random,
@@ -178,6 +180,7 @@ TEST_CASE("a batch is one object for all databases, and an idle relay stores not
   std::shared_ptr<ObjectStore> store = MemoryStore();
   auto relay = Relay::Open({.directory = "data",
                             .store = store,
+                            .journal_file_bytes = 64 << 10,
                             .files = files.get(),
                             .clock = &clock,
                             .random = &random,
