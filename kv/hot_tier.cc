@@ -16,12 +16,14 @@ namespace {
 
 constexpr size_t kBlockBytesMin = 4096;
 constexpr size_t kBlockBytesMax = 1 << 20;
-constexpr size_t kReachMax = 15;        // buckets beyond the home one that a key may lie in
+constexpr uint64_t kReachMax = 15;      // buckets beyond the home one that a key may lie in
+constexpr uint64_t kDisplacedMax = 15;  // counted so far; then the reach stays until the next table
 constexpr size_t kStepRecords = 8;      // records moved or dropped after one insert
 constexpr size_t kSpareBlocks = 2;      // kept free: one to fill, one to promote into
 constexpr unsigned kSmallPercent = 10;  // of the bytes in both queues
 constexpr uint32_t kOrphaned = 1u << 31;
 constexpr size_t kPage = 4096;
+constexpr uint64_t kRecordBytesMax = 1 << 25;  // so that a value's length fits its field
 
 size_t RoundUp(size_t bytes, size_t unit) {
   return (bytes + unit - 1) / unit * unit;
@@ -47,6 +49,19 @@ char* MapAligned(size_t bytes, size_t alignment) {
 }
 
 enum class Queue : uint8_t { kSmall, kMain };
+
+// Not as one block of memory: readers may be storing to `hits`.
+void CopyRecord(const Record& from, size_t record_bytes, uint8_t hits, Record* to) {
+  to->expires_s = from.expires_s;
+  to->loaded_s = from.loaded_s;
+  to->value_bytes = from.value_bytes;
+  to->metadata_high = from.metadata_high;
+  to->absent = from.absent;
+  to->key_bytes = from.key_bytes;
+  to->metadata_low = from.metadata_low;
+  to->hits.store(hits, std::memory_order_relaxed);
+  std::memcpy(static_cast<void*>(to + 1), from.data(), record_bytes - sizeof(Record));
+}
 
 }  // namespace
 
@@ -129,15 +144,7 @@ struct alignas(64) HotTier::Shard {
     unsigned index = 0;
     Bucket* home = nullptr;
     std::atomic<uint64_t>& word() const { return bucket->words[index]; }
-    unsigned count() const {
-      return (bucket->counts.load(std::memory_order_relaxed) >> (2 * index)) & 3;
-    }
-    void SetCount(unsigned count) const {
-      const unsigned counts = bucket->counts.load(std::memory_order_relaxed);
-      bucket->counts.store(
-          static_cast<uint16_t>((counts & ~(3u << (2 * index))) | (count << (2 * index))),
-          std::memory_order_relaxed);
-    }
+    const Record* record() const { return RecordOf(word().load(std::memory_order_relaxed)); }
   };
 
   List& list(Queue queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
@@ -158,9 +165,8 @@ struct alignas(64) HotTier::Shard {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   bool LocateRecord(uint64_t hash, const Record* record, Slot* slot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  static bool HasRoom(const Table& in, uint64_t hash);
-  bool Place(Table* into, uint64_t hash, uint64_t word, unsigned count)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  static Bucket* FindRoom(const Table& in, uint64_t hash, uint64_t* distance);
+  static bool Place(const Table& into, uint64_t hash, uint64_t word);
   bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   void Vacate(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   void MarkDead(const Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
@@ -191,6 +197,22 @@ struct alignas(64) HotTier::Shard {
 
 namespace {
 
+// The number of the first empty slot; kSlots if there is none.
+size_t EmptySlot(uint64_t tags) {
+  for (size_t at = 0; at < HotTier::kSlots; ++at) {
+    if ((tags >> (8 * at) & 0xff) == 0) return at;
+  }
+  return HotTier::kSlots;
+}
+
+uint64_t DisplacedOf(uint64_t tags) {
+  return tags >> 56 & 15;
+}
+
+uint64_t WithOverflow(uint64_t tags, uint64_t displaced, uint64_t reach) {
+  return (tags & 0x00ff'ffff'ffff'ffff) | displaced << 56 | reach << 60;
+}
+
 HotTier::Table* MakeTable(size_t bucket_count) {
   auto* table = new HotTier::Table{bucket_count, new HotTier::Bucket[bucket_count]};
   return table;
@@ -209,22 +231,19 @@ void DeleteTable(HotTier::Table* table) {
 
 template <typename Matches>
 bool HotTier::Shard::Locate(uint64_t hash, Matches matches, Slot* slot) {
-  const uint64_t home = table->HomeOf(hash);
-  slot->home = &table->buckets[home];
-  const size_t reach = slot->home->reach.load(std::memory_order_relaxed);
-  for (uint64_t step = 0, index = home; step <= reach; ++step) {
+  uint64_t index = table->HomeOf(hash);
+  slot->home = &table->buckets[index];
+  uint64_t left = ReachOf(slot->home->tags.load(std::memory_order_relaxed));
+  for (;; --left) {
     Bucket& bucket = table->buckets[index];
-    for (uint32_t bits = MatchTags(bucket, hash); bits != 0; bits &= bits - 1) {
-      const auto at = static_cast<unsigned>(std::countr_zero(bits));
-      const Record* record = RecordOf(bucket.words[at].load(std::memory_order_relaxed));
-      if (record == nullptr || !matches(record)) continue;
-      slot->bucket = &bucket;
-      slot->index = at;
-      return true;
+    const uint64_t tags = bucket.tags.load(std::memory_order_relaxed);
+    for (uint64_t bits = MatchTags(tags, hash); bits != 0; bits &= bits - 1) {
+      *slot = {&bucket, SlotOf(bits), slot->home};
+      if (const Record* record = slot->record(); record != nullptr && matches(record)) return true;
     }
+    if (left == 0) return false;
     if (++index == table->bucket_count) index = 0;
   }
-  return false;
 }
 
 bool HotTier::Shard::LocateKey(uint64_t hash, std::string_view key, Slot* slot) {
@@ -237,39 +256,36 @@ bool HotTier::Shard::LocateRecord(uint64_t hash, const Record* record, Slot* slo
       hash, [record](const Record* other) { return other == record; }, slot);
 }
 
-bool HotTier::Shard::HasRoom(const Table& in, uint64_t hash) {
-  const size_t steps = std::min<size_t>(kReachMax + 1, in.bucket_count);
-  for (uint64_t step = 0, index = in.HomeOf(hash); step < steps; ++step) {
-    for (const std::atomic<uint64_t>& word : in.buckets[index].words) {
-      if (word.load(std::memory_order_relaxed) == 0) return true;
+// The bucket nearest to home with an empty slot, and how far it is; null if none is in reach.
+HotTier::Bucket* HotTier::Shard::FindRoom(const Table& in, uint64_t hash, uint64_t* distance) {
+  uint64_t index = in.HomeOf(hash);
+  const uint64_t steps = std::min<uint64_t>(kReachMax + 1, in.bucket_count);
+  for (*distance = 0; *distance < steps; ++*distance) {
+    if (EmptySlot(in.buckets[index].tags.load(std::memory_order_relaxed)) < kSlots) {
+      return &in.buckets[index];
     }
     if (++index == in.bucket_count) index = 0;
   }
-  return false;
+  return nullptr;
 }
 
-// Into the first empty slot at or after the home bucket; false if none is in reach.
-bool HotTier::Shard::Place(Table* into, uint64_t hash, uint64_t word, unsigned count) {
-  const uint64_t home = into->HomeOf(hash);
-  const size_t steps = std::min<size_t>(kReachMax + 1, into->bucket_count);
-  for (uint64_t step = 0, index = home; step < steps; ++step) {
-    Bucket& bucket = into->buckets[index];
-    for (unsigned at = 0; at < kSlots; ++at) {
-      if (bucket.words[at].load(std::memory_order_relaxed) != 0) continue;
-      Slot{&bucket, at, nullptr}.SetCount(count);
-      bucket.words[at].store(word, std::memory_order_release);
-      if (step > 0) {
-        Bucket& from = into->buckets[home];
-        ++from.displaced;  // at most 7 * kReachMax
-        if (from.reach.load(std::memory_order_relaxed) < step) {
-          from.reach.store(static_cast<uint8_t>(step), std::memory_order_release);
-        }
-      }
-      return true;
-    }
-    if (++index == into->bucket_count) index = 0;
+bool HotTier::Shard::Place(const Table& into, uint64_t hash, uint64_t word) {
+  uint64_t distance = 0;
+  Bucket* bucket = FindRoom(into, hash, &distance);
+  if (bucket == nullptr) return false;
+  const uint64_t tags = bucket->tags.load(std::memory_order_relaxed);
+  const size_t at = EmptySlot(tags);
+  // First the word, then the tag that leads to it.
+  bucket->words[at].store(word, std::memory_order_release);
+  bucket->tags.store(tags | TagOf(hash) << (8 * at), std::memory_order_release);
+  if (distance > 0) {
+    Bucket& home = into.home(hash);
+    const uint64_t home_tags = home.tags.load(std::memory_order_relaxed);
+    const uint64_t displaced = std::min(DisplacedOf(home_tags) + 1, kDisplacedMax);
+    const uint64_t reach = std::max(ReachOf(home_tags), distance);
+    home.tags.store(WithOverflow(home_tags, displaced, reach), std::memory_order_release);
   }
-  return false;
+  return true;
 }
 
 // A quarter more buckets. Readers keep walking the old table until they are done: it only
@@ -288,8 +304,7 @@ bool HotTier::Shard::Grow() {
       for (unsigned at = 0; at < kSlots && fits; ++at) {
         const uint64_t word = bucket.words[at].load(std::memory_order_relaxed);
         if (word == 0) continue;
-        fits =
-            Place(larger, HashKey(RecordOf(word)->key()), word, Slot{&bucket, at, nullptr}.count());
+        fits = Place(*larger, HashKey(RecordOf(word)->key()), word);
       }
     }
     if (!fits) {
@@ -312,10 +327,19 @@ void HotTier::Shard::MarkDead(const Record* record) {
 }
 
 void HotTier::Shard::Vacate(const Slot& slot) {
-  MarkDead(RecordOf(slot.word().load(std::memory_order_relaxed)));
+  MarkDead(slot.record());
+  // First the tag, then the word.
+  const uint64_t tags = slot.bucket->tags.load(std::memory_order_relaxed);
+  slot.bucket->tags.store(tags & ~(uint64_t{0xff} << (8 * slot.index)), std::memory_order_release);
   slot.word().store(0, std::memory_order_release);
-  if (slot.bucket != slot.home && --slot.home->displaced == 0) {
-    slot.home->reach.store(0, std::memory_order_release);
+  if (slot.bucket != slot.home) {
+    const uint64_t home_tags = slot.home->tags.load(std::memory_order_relaxed);
+    const uint64_t displaced = DisplacedOf(home_tags);
+    if (displaced < kDisplacedMax) {  // at the maximum it has lost count
+      const uint64_t reach = displaced == 1 ? 0 : ReachOf(home_tags);
+      slot.home->tags.store(WithOverflow(home_tags, displaced - 1, reach),
+                            std::memory_order_release);
+    }
   }
   entries.store(entries.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
 }
@@ -526,11 +550,11 @@ void HotTier::Shard::Settle(Record* record, bool* moved_block) {
   Slot slot;
   if (!LocateRecord(hash, record, &slot)) return;
   const Queue from = victim->queue;
-  const unsigned count = slot.count();
-  if (compacting || count > 0) {
+  const unsigned hits = record->hits.load(std::memory_order_relaxed);
+  if (compacting || hits > 0) {
     const Queue to = compacting ? from : Queue::kMain;
     // S3-FIFO: promotion forgets the hits, a round in the main queue costs one of them.
-    const unsigned left = compacting ? count : (from == Queue::kMain ? count - 1 : 0);
+    const unsigned left = compacting ? hits : (from == Queue::kMain ? hits - 1 : 0);
     if (victim->arena == nullptr) {  // a large record moves with its block
       Remove(victim);
       victim->cursor = kHeaderBytes;
@@ -542,14 +566,13 @@ void HotTier::Shard::Settle(Record* record, bool* moved_block) {
         Append(to, head);
         list_to.head = head;
       }
-      slot.SetCount(left);
+      record->hits.store(static_cast<uint8_t>(left), std::memory_order_relaxed);
       *moved_block = true;
       return;
     }
     const size_t record_bytes = record->bytes();
     if (Record* copy = Allocate(to, record_bytes, /*may_evict=*/false); copy != nullptr) {
-      std::memcpy(static_cast<void*>(copy), record, record_bytes);
-      slot.SetCount(left);
+      CopyRecord(*record, record_bytes, static_cast<uint8_t>(left), copy);
       slot.word().store((hash << 48) | reinterpret_cast<uintptr_t>(copy),
                         std::memory_order_release);
       MarkDead(record);
@@ -630,25 +653,30 @@ void HotTier::Shard::Insert(uint64_t hash, const NewRecord& wanted) {
   Slot slot;
   Queue queue = Queue::kSmall;
   if (LocateKey(hash, wanted.key, &slot)) {
-    queue = BlockOf(RecordOf(slot.word().load(std::memory_order_relaxed)))->queue;
+    queue = BlockOf(slot.record())->queue;
   } else {
     // The index first: growing it may evict, which must not meet an unpublished record.
     const uint64_t count = entries.load(std::memory_order_relaxed);
     const bool full = (count + 1) * 100 > table->bucket_count * kSlots * 85;
-    if (full || !HasRoom(*table, hash)) Grow();  // if it cannot, there may be a slot yet
+    uint64_t distance = 0;
+    if (full || FindRoom(*table, hash, &distance) == nullptr)
+      Grow();  // if it cannot, there may be a slot yet
     if (TakeGhost(hash)) queue = Queue::kMain;
   }
   Record* record = nullptr;
-  if (record_bytes <= budget / 4) record = Allocate(queue, record_bytes, /*may_evict=*/true);
+  if (record_bytes <= std::min<uint64_t>(budget / 4, kRecordBytesMax))
+    record = Allocate(queue, record_bytes, /*may_evict=*/true);
   if (record == nullptr) return Erase(hash, wanted.key);
   record->expires_s = wanted.expires_s > UINT32_MAX
                           ? 0
                           : static_cast<uint32_t>(std::max<int64_t>(wanted.expires_s, 0));
   record->loaded_s = SaturateSeconds(wanted.loaded_s);
-  record->value_bytes = static_cast<uint32_t>(wanted.value.size());
-  record->metadata_bytes = static_cast<uint16_t>(wanted.metadata.size());
-  record->key_bytes = static_cast<uint16_t>(wanted.key.size() & 0x7fff);
-  record->absent = wanted.absent ? 1 : 0;
+  record->value_bytes = static_cast<uint32_t>(wanted.value.size()) & 0x1ff'ffff;
+  record->metadata_high = static_cast<uint8_t>(wanted.metadata.size() >> 8 & 0x3f);
+  record->metadata_low = static_cast<uint8_t>(wanted.metadata.size());
+  record->key_bytes = static_cast<uint16_t>(wanted.key.size());
+  record->hits.store(0, std::memory_order_relaxed);
+  record->absent = wanted.absent;
   char* data = reinterpret_cast<char*>(record + 1);
   data = std::copy(wanted.key.begin(), wanted.key.end(), data);
   data = std::copy(wanted.value.begin(), wanted.value.end(), data);
@@ -657,10 +685,12 @@ void HotTier::Shard::Insert(uint64_t hash, const NewRecord& wanted) {
   const uint64_t word = (hash << 48) | reinterpret_cast<uintptr_t>(record);
   // Again: making room may have moved or evicted it.
   if (LocateKey(hash, wanted.key, &slot)) {
-    MarkDead(RecordOf(slot.word().load(std::memory_order_relaxed)));
+    record->hits.store(slot.record()->hits.load(std::memory_order_relaxed),
+                       std::memory_order_relaxed);
+    MarkDead(slot.record());
     slot.word().store(word, std::memory_order_release);
   } else {
-    if (!Place(table, hash, word, 0)) return MarkDead(record);  // not kept this time
+    if (!Place(*table, hash, word)) return MarkDead(record);  // not kept this time
     entries.store(entries.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   if (usable_blocks() >= kSpareBlocks) return;

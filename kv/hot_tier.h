@@ -1,8 +1,8 @@
 // kv/hot_tier.h - recent entries in a fixed amount of memory; a hit takes no lock.
 //
-// Index: per shard, an open table of 64-byte buckets, one cache line each: seven words of
-// {16-bit tag, 48-bit pointer} and a trailer with 2-bit hit counters. Readers look at one
-// line of the index and then at the record, whose full key is always compared.
+// Index: per shard, an open table of 64-byte buckets, one cache line each: seven tags of a
+// byte, compared at once, and seven words of {16-bit tag, 48-bit address}. Readers look at
+// one line of the index and then at the record, whose full key is always compared.
 //
 // Memory: records are immutable and lie one after another in blocks of a power-of-two size,
 // each block in one of two queues. A put appends a record and swaps a word of the index; the
@@ -32,20 +32,24 @@
 
 namespace edge::kv {
 
-// The key, the value and the metadata follow it. Immutable once published.
+// The key, the value and the metadata follow it. Immutable once published, but for `hits`.
 struct Record {
   uint32_t expires_s;  // 0: never, or beyond the year 2106, which a process does not reach
   uint32_t loaded_s;   // when it was read from, or written to, the origin
-  uint32_t value_bytes;
-  uint16_t metadata_bytes;
-  uint16_t key_bytes : 15;
-  uint16_t absent : 1;  // the key is known to be missing
+  uint32_t value_bytes : 25;
+  uint32_t metadata_high : 6;
+  uint32_t absent : 1;  // the key is known to be missing
+  uint16_t key_bytes;
+  uint8_t metadata_low;
+  // Since it entered its queue, up to 3. Readers store to it, and may lose a hit of another.
+  mutable std::atomic<uint8_t> hits;
 
+  size_t metadata_bytes() const { return size_t{metadata_high} << 8 | metadata_low; }
   const char* data() const { return reinterpret_cast<const char*>(this + 1); }
   std::string_view key() const { return {data(), key_bytes}; }
   std::string_view value() const { return {data() + key_bytes, value_bytes}; }
-  std::string_view metadata() const { return {data() + key_bytes + value_bytes, metadata_bytes}; }
-  size_t bytes() const { return BytesFor(key_bytes, value_bytes, metadata_bytes); }
+  std::string_view metadata() const { return {data() + key_bytes + value_bytes, metadata_bytes()}; }
+  size_t bytes() const { return BytesFor(key_bytes, value_bytes, metadata_bytes()); }
   static size_t BytesFor(size_t key, size_t value, size_t metadata) {
     return (sizeof(Record) + key + value + metadata + 3) & ~size_t{3};
   }
@@ -90,13 +94,13 @@ class HotTier {
  public:
   static constexpr size_t kSlots = 7;
 
-  // One cache line. Words and trailer fields are written under the shard's lock, except
-  // `counts`, which readers also store to: losing one of two racing counts is harmless.
+  // One cache line, written under the shard's lock.
   struct alignas(64) Bucket {
+    // A byte for each slot: 0 if it is empty, else 8 bits of the hash. The top byte: keys of
+    // this bucket that lie in the ones after it, and how far at most (4 bits each).
+    std::atomic<uint64_t> tags{0};
+    // 16 bits of the hash above 48 of the record's address; 0 if empty.
     std::array<std::atomic<uint64_t>, kSlots> words{};
-    std::atomic<uint16_t> counts{0};  // 2 bits a slot: hits since it was filled, up to 3
-    std::atomic<uint8_t> reach{0};    // keys of this bucket lie at most so many buckets on
-    uint8_t displaced = 0;            // how many of its keys lie in other buckets
   };
   static_assert(sizeof(Bucket) == 64);
 
@@ -105,7 +109,7 @@ class HotTier {
     uint64_t bucket_count;
     Bucket* buckets;
     Bucket& home(uint64_t hash) const { return buckets[HomeOf(hash)]; }
-    // Bits 16 to 47 choose the bucket, the low 16 are the tag, the top 8 choose the shard.
+    // Bits 16 to 47 choose the bucket, the others make tags, the top 8 choose the shard.
     uint64_t HomeOf(uint64_t hash) const {
       return (((hash >> 16) & 0xffffffff) * bucket_count) >> 32;
     }
@@ -174,35 +178,50 @@ inline const Record* RecordOf(uint64_t word) {
   return reinterpret_cast<const Record*>(word & 0xffff'ffff'ffff);
 }
 
-// A bit for each slot of `bucket` whose tag is that of `hash`. An empty word may match.
-inline uint32_t MatchTags(const HotTier::Bucket& bucket, uint64_t hash) {
-  uint32_t matches = 0;
-  for (size_t i = 0; i < HotTier::kSlots; ++i) {
-    const uint64_t word = bucket.words[i].load(std::memory_order_relaxed);
-    matches |= uint32_t{(word >> 48) == (hash & 0xffff)} << i;
-  }
-  return matches;
+inline uint64_t TagOf(uint64_t hash) {
+  const uint64_t tag = (hash >> 48) & 0xff;
+  return tag + (tag == 0 ? 1 : 0);
+}
+
+// The top bit of each byte for a slot whose tag is that of `hash`; sometimes for others too,
+// above one that is.
+inline uint64_t MatchTags(uint64_t tags, uint64_t hash) {
+  const uint64_t difference = tags ^ TagOf(hash) * 0x0101'0101'0101'0101;
+  return (difference - 0x0101'0101'0101'0101) & ~difference & 0x0080'8080'8080'8080;
+}
+
+inline unsigned SlotOf(uint64_t matches) {
+  return static_cast<unsigned>(std::countr_zero(matches)) / 8;
+}
+
+// How many buckets after the home one may hold its keys.
+inline uint64_t ReachOf(uint64_t tags) {
+  return tags >> 60;
 }
 
 inline const Record* HotTier::Find(uint64_t hash, std::string_view key) const {
   const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
-  const uint64_t home = table.HomeOf(hash);
-  for (uint64_t step = 0, index = home;; ++step) {
-    Bucket& bucket = table.buckets[index];
-    for (uint32_t matches = MatchTags(bucket, hash); matches != 0; matches &= matches - 1) {
-      const auto slot = static_cast<unsigned>(std::countr_zero(matches));
-      const Record* record = RecordOf(bucket.words[slot].load(std::memory_order_acquire));
-      if (record == nullptr || record->key_bytes != key.size()) continue;
+  uint64_t index = table.HomeOf(hash);
+  uint64_t tags = table.buckets[index].tags.load(std::memory_order_acquire);
+  for (uint64_t left = ReachOf(tags);; --left) {
+    const Bucket& bucket = table.buckets[index];
+    for (uint64_t matches = MatchTags(tags, hash); matches != 0; matches &= matches - 1) {
+      const uint64_t word = bucket.words[SlotOf(matches)].load(std::memory_order_acquire);
+      if ((word ^ hash << 48) >> 48 != 0) continue;
+      const Record* record = RecordOf(word);
+      if (record == nullptr) continue;
+      // The lines of a record do not wait for each other, as they would for its lengths.
+      __builtin_prefetch(record->data() + 48);
+      __builtin_prefetch(record->data() + 112);
+      if (record->key_bytes != key.size()) continue;
       if (!SameBytes(record->data(), key.data(), key.size())) continue;
-      const uint16_t counts = bucket.counts.load(std::memory_order_relaxed);
-      if (((counts >> (2 * slot)) & 3) < 3) {
-        bucket.counts.store(static_cast<uint16_t>(counts + (1u << (2 * slot))),
-                            std::memory_order_relaxed);
-      }
+      const uint8_t hits = record->hits.load(std::memory_order_relaxed);
+      if (hits < 3) record->hits.store(static_cast<uint8_t>(hits + 1), std::memory_order_relaxed);
       return record;
     }
-    if (step >= table.buckets[home].reach.load(std::memory_order_acquire)) return nullptr;
+    if (left == 0) return nullptr;
     if (++index == table.bucket_count) index = 0;
+    tags = table.buckets[index].tags.load(std::memory_order_acquire);
   }
 }
 
@@ -214,10 +233,9 @@ inline void HotTier::PrefetchBucket(uint64_t hash) const {
 inline void HotTier::PrefetchRecord(uint64_t hash) const {
   const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
   const Bucket& bucket = table.home(hash);
-  const uint32_t matches = MatchTags(bucket, hash);
+  const uint64_t matches = MatchTags(bucket.tags.load(std::memory_order_relaxed), hash);
   if (matches == 0) return;
-  const auto slot = static_cast<unsigned>(std::countr_zero(matches));
-  const Record* record = RecordOf(bucket.words[slot].load(std::memory_order_relaxed));
+  const Record* record = RecordOf(bucket.words[SlotOf(matches)].load(std::memory_order_relaxed));
   const char* line = reinterpret_cast<const char*>(record);
   __builtin_prefetch(line);
   __builtin_prefetch(line + 64);

@@ -2,8 +2,6 @@
 // against. std::string compares as unsigned bytes, which is the list order.
 #include "edge/kv/memory_origin.h"
 
-#include <algorithm>
-
 namespace edge::kv {
 
 StatusOr<std::optional<Entry>> MemoryOrigin::Get(std::string_view key) {
@@ -16,14 +14,22 @@ StatusOr<std::optional<Entry>> MemoryOrigin::Get(std::string_view key) {
 Status MemoryOrigin::Put(std::string_view key, const EntryView& entry) {
   Entry owned{std::string(entry.value), std::string(entry.metadata), entry.expiration_s};
   MutexLock lock(&mutex_);
-  entries_.insert_or_assign(std::string(key), std::move(owned));
+  const auto [it, is_new] = entries_.try_emplace(std::string(key));
+  if (!is_new) expiring_.erase({it->second.expiration_s, it->first});
+  it->second = std::move(owned);
+  if (it->second.expiration_s != 0) expiring_.emplace(it->second.expiration_s, it->first);
   return OkStatus();
 }
 
 Status MemoryOrigin::Delete(std::string_view key) {
   MutexLock lock(&mutex_);
-  if (const auto it = entries_.find(key); it != entries_.end()) entries_.erase(it);
+  if (const auto it = entries_.find(key); it != entries_.end()) Remove(it);
   return OkStatus();
+}
+
+void MemoryOrigin::Remove(Entries::iterator it) {
+  expiring_.erase({it->second.expiration_s, it->first});
+  entries_.erase(it);
 }
 
 StatusOr<OriginListPage> MemoryOrigin::List(const OriginListQuery& query) {
@@ -46,11 +52,10 @@ StatusOr<OriginListPage> MemoryOrigin::List(const OriginListQuery& query) {
 StatusOr<size_t> MemoryOrigin::RemoveExpired(int64_t now_s, size_t count_max) {
   MutexLock lock(&mutex_);
   size_t removed = 0;
-  for (auto it = entries_.begin(); it != entries_.end() && removed < count_max;) {
-    const int64_t expiration_s = it->second.expiration_s;
-    const bool expired = expiration_s != 0 && expiration_s <= now_s;
-    it = expired ? entries_.erase(it) : std::next(it);
-    removed += expired ? 1 : 0;
+  for (; removed < count_max && !expiring_.empty(); ++removed) {
+    const auto& [expiration_s, key] = *expiring_.begin();
+    if (expiration_s > now_s) break;
+    Remove(entries_.find(key));
   }
   return removed;
 }

@@ -2,7 +2,10 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "edge/base/mutex.h"
 #include "edge/kv/origin.h"
@@ -20,8 +23,13 @@ class MemoryOrigin final : public Origin {
   size_t size() const;
 
  private:
+  using Entries = std::map<std::string, Entry, std::less<>>;
+  void Remove(Entries::iterator it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   mutable Mutex mutex_;
-  std::map<std::string, Entry, std::less<>> entries_ ABSL_GUARDED_BY(mutex_);
+  Entries entries_ ABSL_GUARDED_BY(mutex_);
+  // Expiration and key, the latter a view into entries_.
+  std::set<std::pair<int64_t, std::string_view>> expiring_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace edge::kv
