@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "edge/base/check.h"
+#include "edge/base/checksum.h"
 #include "edge/base/mutex.h"
 
 namespace edge::kv {
@@ -64,6 +65,10 @@ void CopyRecord(const Record& from, size_t record_bytes, uint8_t hits, Record* t
 }
 
 }  // namespace
+
+uint64_t HashOddKey(std::string_view key) {
+  return HashBytes(AsBytes(key));
+}
 
 // The address space of all blocks. Unmapped when the tier and the last pin are gone.
 struct HotTier::Arena {
@@ -165,8 +170,8 @@ struct alignas(64) HotTier::Shard {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   bool LocateRecord(uint64_t hash, const Record* record, Slot* slot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  static Bucket* FindRoom(const Table& in, uint64_t hash, uint64_t* distance);
-  static bool Place(const Table& into, uint64_t hash, uint64_t word);
+  static Bucket* FindRoom(Table* in, uint64_t hash, uint64_t* distance);
+  static bool Place(Table* into, uint64_t hash, uint64_t word);
   bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   void Vacate(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   void MarkDead(const Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
@@ -198,11 +203,10 @@ struct alignas(64) HotTier::Shard {
 namespace {
 
 // The number of the first empty slot; kSlots if there is none.
-size_t EmptySlot(uint64_t tags) {
-  for (size_t at = 0; at < HotTier::kSlots; ++at) {
-    if ((tags >> (8 * at) & 0xff) == 0) return at;
-  }
-  return HotTier::kSlots;
+size_t EmptySlot(const HotTier::Bucket& bucket) {
+  size_t at = 0;
+  while (at < HotTier::kSlots && bucket.words[at].load(std::memory_order_relaxed) != 0) ++at;
+  return at;
 }
 
 uint64_t DisplacedOf(uint64_t tags) {
@@ -213,18 +217,19 @@ uint64_t WithOverflow(uint64_t tags, uint64_t displaced, uint64_t reach) {
   return (tags & 0x00ff'ffff'ffff'ffff) | displaced << 56 | reach << 60;
 }
 
+size_t TableBytes(size_t bucket_count) {
+  return sizeof(HotTier::Table) + bucket_count * sizeof(HotTier::Bucket);
+}
+
 HotTier::Table* MakeTable(size_t bucket_count) {
-  auto* table = new HotTier::Table{bucket_count, new HotTier::Bucket[bucket_count]};
+  void* at = ::operator new(TableBytes(bucket_count), std::align_val_t{64});
+  auto* table = new (at) HotTier::Table{bucket_count};
+  for (size_t i = 0; i < bucket_count; ++i) new (table->buckets() + i) HotTier::Bucket;
   return table;
 }
 
-size_t TableBytes(const HotTier::Table& table) {
-  return sizeof(table) + table.bucket_count * sizeof(HotTier::Bucket);
-}
-
 void DeleteTable(HotTier::Table* table) {
-  delete[] table->buckets;
-  delete table;
+  ::operator delete(static_cast<void*>(table), std::align_val_t{64});
 }
 
 }  // namespace
@@ -232,10 +237,10 @@ void DeleteTable(HotTier::Table* table) {
 template <typename Matches>
 bool HotTier::Shard::Locate(uint64_t hash, Matches matches, Slot* slot) {
   uint64_t index = table->HomeOf(hash);
-  slot->home = &table->buckets[index];
+  slot->home = &table->buckets()[index];
   uint64_t left = ReachOf(slot->home->tags.load(std::memory_order_relaxed));
   for (;; --left) {
-    Bucket& bucket = table->buckets[index];
+    Bucket& bucket = table->buckets()[index];
     const uint64_t tags = bucket.tags.load(std::memory_order_relaxed);
     for (uint64_t bits = MatchTags(tags, hash); bits != 0; bits &= bits - 1) {
       *slot = {&bucket, SlotOf(bits), slot->home};
@@ -257,29 +262,27 @@ bool HotTier::Shard::LocateRecord(uint64_t hash, const Record* record, Slot* slo
 }
 
 // The bucket nearest to home with an empty slot, and how far it is; null if none is in reach.
-HotTier::Bucket* HotTier::Shard::FindRoom(const Table& in, uint64_t hash, uint64_t* distance) {
-  uint64_t index = in.HomeOf(hash);
-  const uint64_t steps = std::min<uint64_t>(kReachMax + 1, in.bucket_count);
+HotTier::Bucket* HotTier::Shard::FindRoom(Table* in, uint64_t hash, uint64_t* distance) {
+  uint64_t index = in->HomeOf(hash);
+  const uint64_t steps = std::min<uint64_t>(kReachMax + 1, in->bucket_count);
   for (*distance = 0; *distance < steps; ++*distance) {
-    if (EmptySlot(in.buckets[index].tags.load(std::memory_order_relaxed)) < kSlots) {
-      return &in.buckets[index];
-    }
-    if (++index == in.bucket_count) index = 0;
+    if (EmptySlot(in->buckets()[index]) < kSlots) return &in->buckets()[index];
+    if (++index == in->bucket_count) index = 0;
   }
   return nullptr;
 }
 
-bool HotTier::Shard::Place(const Table& into, uint64_t hash, uint64_t word) {
+bool HotTier::Shard::Place(Table* into, uint64_t hash, uint64_t word) {
   uint64_t distance = 0;
   Bucket* bucket = FindRoom(into, hash, &distance);
   if (bucket == nullptr) return false;
   const uint64_t tags = bucket->tags.load(std::memory_order_relaxed);
-  const size_t at = EmptySlot(tags);
+  const size_t at = EmptySlot(*bucket);
   // First the word, then the tag that leads to it.
   bucket->words[at].store(word, std::memory_order_release);
   bucket->tags.store(tags | TagOf(hash) << (8 * at), std::memory_order_release);
   if (distance > 0) {
-    Bucket& home = into.home(hash);
+    Bucket& home = into->buckets()[into->HomeOf(hash)];
     const uint64_t home_tags = home.tags.load(std::memory_order_relaxed);
     const uint64_t displaced = std::min(DisplacedOf(home_tags) + 1, kDisplacedMax);
     const uint64_t reach = std::max(ReachOf(home_tags), distance);
@@ -294,17 +297,17 @@ bool HotTier::Shard::Grow() {
   size_t bucket_count = table->bucket_count;
   for (;;) {
     bucket_count += std::max<size_t>(bucket_count / 4, 2);
-    const size_t bytes_new = sizeof(Table) + bucket_count * sizeof(Bucket);
+    const size_t bytes_new = TableBytes(bucket_count);
     // The table can grow past what entries of a few bytes need, but not past a quarter.
     if (bytes_new > budget / 4 || !Reserve(bytes_new)) return false;
     Table* larger = MakeTable(bucket_count);
     bool fits = true;
     for (uint64_t b = 0; b < table->bucket_count && fits; ++b) {
-      Bucket& bucket = table->buckets[b];
+      Bucket& bucket = table->buckets()[b];
       for (unsigned at = 0; at < kSlots && fits; ++at) {
         const uint64_t word = bucket.words[at].load(std::memory_order_relaxed);
         if (word == 0) continue;
-        fits = Place(*larger, HashKey(RecordOf(word)->key()), word);
+        fits = Place(larger, HashKey(RecordOf(word)->key()), word);
       }
     }
     if (!fits) {
@@ -380,7 +383,7 @@ bool HotTier::Shard::ReclaimRetired() {
   bool progress = false;
   uint64_t pinned_bytes = 0;
   while (!retired_tables.empty() && retired_tables.front().epoch < oldest) {
-    committed -= TableBytes(*retired_tables.front().table);
+    committed -= TableBytes(retired_tables.front().table->bucket_count);
     DeleteTable(retired_tables.front().table);
     retired_tables.pop_front();
     progress = true;
@@ -659,7 +662,7 @@ void HotTier::Shard::Insert(uint64_t hash, const NewRecord& wanted) {
     const uint64_t count = entries.load(std::memory_order_relaxed);
     const bool full = (count + 1) * 100 > table->bucket_count * kSlots * 85;
     uint64_t distance = 0;
-    if (full || FindRoom(*table, hash, &distance) == nullptr)
+    if (full || FindRoom(table, hash, &distance) == nullptr)
       Grow();  // if it cannot, there may be a slot yet
     if (TakeGhost(hash)) queue = Queue::kMain;
   }
@@ -690,7 +693,7 @@ void HotTier::Shard::Insert(uint64_t hash, const NewRecord& wanted) {
     MarkDead(slot.record());
     slot.word().store(word, std::memory_order_release);
   } else {
-    if (!Place(*table, hash, word)) return MarkDead(record);  // not kept this time
+    if (!Place(table, hash, word)) return MarkDead(record);  // not kept this time
     entries.store(entries.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   if (usable_blocks() >= kSpareBlocks) return;
@@ -741,6 +744,7 @@ std::unique_ptr<HotTier> HotTier::Create(uint64_t bytes_max, unsigned shard_coun
 HotTier::HotTier(uint64_t bytes_max, unsigned shard_bits)
     : bytes_max_(bytes_max),
       shard_bits_(shard_bits),
+      shard_shift_(32 - shard_bits),
       fronts_(new Front[size_t{1} << shard_bits]),
       block_bytes_(0),
       shards_(new Shard[size_t{1} << shard_bits]) {
@@ -763,7 +767,7 @@ HotTier::HotTier(uint64_t bytes_max, unsigned shard_bits)
     shard.fresh = arena_->base + i * slice;
     shard.fresh_end = shard.fresh + slice;
     shard.table = MakeTable(8);
-    shard.committed = TableBytes(*shard.table);
+    shard.committed = TableBytes(shard.table->bucket_count);
     shard.front->table.store(shard.table, std::memory_order_release);
   }
 }
@@ -774,6 +778,22 @@ HotTier::~HotTier() {
     shards_[i].Close();
   }
   arena_->Unref();
+}
+
+// All that Find leaves out: further matches, and the buckets after the home one.
+const Record* HotTier::FindFurther(const Table& table, uint64_t hash, std::string_view key) const {
+  uint64_t index = table.HomeOf(hash);
+  uint64_t tags = table.buckets()[index].tags.load(std::memory_order_acquire);
+  for (uint64_t left = ReachOf(tags);; --left) {
+    const Bucket& bucket = table.buckets()[index];
+    for (uint64_t matches = MatchTags(tags, hash); matches != 0; matches &= matches - 1) {
+      const uint64_t word = bucket.words[SlotOf(matches)].load(std::memory_order_acquire);
+      if (const Record* record = MatchWord(word, hash, key); record != nullptr) return record;
+    }
+    if (left == 0) return nullptr;
+    if (++index == table.bucket_count) index = 0;
+    tags = table.buckets()[index].tags.load(std::memory_order_acquire);
+  }
 }
 
 void HotTier::Insert(uint64_t hash, const NewRecord& record) {

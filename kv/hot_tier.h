@@ -25,9 +25,6 @@
 #include <memory>
 #include <string_view>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "kv/epoch.h"
 
 namespace edge::kv {
@@ -66,27 +63,35 @@ struct NewRecord {
   bool absent = false;
 };
 
-inline uint64_t HashKey(std::string_view key) {
-  return XXH3_64bits(key.data(), key.size());
+inline uint64_t LoadWord(const char* at) {
+  uint64_t word;
+  std::memcpy(&word, at, sizeof(word));
+  return word;
 }
 
-// memcmp for short strings of one length, without the call.
-inline bool SameBytes(const char* a, const char* b, size_t size) {
-  const auto load = [](const char* at) {
-    uint64_t word;
-    std::memcpy(&word, at, sizeof(word));
-    return word;
+uint64_t HashOddKey(std::string_view key);  // shorter than 8 bytes, or longer than 16
+
+// Both halves of a 128-bit product are mixed, twice (Wang Yi's wyhash). Only for this
+// process: nothing stored depends on it.
+inline uint64_t HashKey(std::string_view key) {
+  if (key.size() - 8 > 8) [[unlikely]]
+    return HashOddKey(key);
+  const auto mix = [](uint64_t a, uint64_t b) {
+    __extension__ using Product = unsigned __int128;
+    const Product product = static_cast<Product>(a) * b;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   };
-  if (size > 64) return std::memcmp(a, b, size) == 0;
-  if (size >= 8) {
-    uint64_t difference = load(a + size - 8) ^ load(b + size - 8);
-    for (size_t i = 0; i + 8 < size; i += 8) difference |= load(a + i) ^ load(b + i);
-    return difference == 0;
-  }
-  for (size_t i = 0; i < size; ++i) {
-    if (a[i] != b[i]) return false;
-  }
-  return true;
+  const uint64_t first = LoadWord(key.data());
+  const uint64_t last = LoadWord(key.data() + key.size() - 8);
+  return mix(mix(first ^ 0x8bb84b93962eacc9, last ^ 0x4b33a62ed433d4a3),
+             key.size() ^ 0xa0761d6478bd642f);
+}
+
+// memcmp for strings of one length, without the call for the usual ones.
+inline bool SameBytes(const char* a, const char* b, size_t size) {
+  if (size - 8 > 8) [[unlikely]]
+    return std::memcmp(a, b, size) == 0;
+  return LoadWord(a) == LoadWord(b) && LoadWord(a + size - 8) == LoadWord(b + size - 8);
 }
 
 // Thread-safe. Create with Create(); the destructor must not run beside other calls.
@@ -96,19 +101,19 @@ class HotTier {
 
   // One cache line, written under the shard's lock.
   struct alignas(64) Bucket {
-    // A byte for each slot: 0 if it is empty, else 8 bits of the hash. The top byte: keys of
-    // this bucket that lie in the ones after it, and how far at most (4 bits each).
+    // 8 bits of the hash for each slot, 0 where it is empty. The top byte: keys of this
+    // bucket that lie in the ones after it, and how far at most (4 bits each).
     std::atomic<uint64_t> tags{0};
     // 16 bits of the hash above 48 of the record's address; 0 if empty.
     std::array<std::atomic<uint64_t>, kSlots> words{};
   };
   static_assert(sizeof(Bucket) == 64);
 
-  // Immutable but for its buckets; a larger one replaces it.
-  struct Table {
+  // A line of its own, then the buckets. A larger one replaces it.
+  struct alignas(64) Table {
     uint64_t bucket_count;
-    Bucket* buckets;
-    Bucket& home(uint64_t hash) const { return buckets[HomeOf(hash)]; }
+    const Bucket* buckets() const { return reinterpret_cast<const Bucket*>(this + 1); }
+    Bucket* buckets() { return reinterpret_cast<Bucket*>(this + 1); }
     // Bits 16 to 47 choose the bucket, the others make tags, the top 8 choose the shard.
     uint64_t HomeOf(uint64_t hash) const {
       return (((hash >> 16) & 0xffffffff) * bucket_count) >> 32;
@@ -158,7 +163,8 @@ class HotTier {
   struct Arena;
   struct Shard;  // what writers touch
   HotTier(uint64_t bytes_max, unsigned shard_bits);
-  size_t ShardIndex(uint64_t hash) const { return (hash >> 32) >> (32 - shard_bits_); }
+  size_t ShardIndex(uint64_t hash) const { return (hash >> 32) >> shard_shift_; }
+  const Record* FindFurther(const Table& table, uint64_t hash, std::string_view key) const;
 
   // What readers of a shard need, on a line of its own.
   struct alignas(64) Front {
@@ -168,6 +174,7 @@ class HotTier {
 
   uint64_t bytes_max_;
   unsigned shard_bits_;
+  unsigned shard_shift_;  // 32 - shard_bits_
   std::unique_ptr<Front[]> fronts_;
   size_t block_bytes_;
   Arena* arena_ = nullptr;
@@ -179,12 +186,11 @@ inline const Record* RecordOf(uint64_t word) {
 }
 
 inline uint64_t TagOf(uint64_t hash) {
-  const uint64_t tag = (hash >> 48) & 0xff;
-  return tag + (tag == 0 ? 1 : 0);
+  return (hash >> 48) & 0xff;
 }
 
-// The top bit of each byte for a slot whose tag is that of `hash`; sometimes for others too,
-// above one that is.
+// The top bit of each byte for a slot whose tag is that of `hash`; sometimes for others too:
+// above one that is, or where a slot is empty.
 inline uint64_t MatchTags(uint64_t tags, uint64_t hash) {
   const uint64_t difference = tags ^ TagOf(hash) * 0x0101'0101'0101'0101;
   return (difference - 0x0101'0101'0101'0101) & ~difference & 0x0080'8080'8080'8080;
@@ -199,40 +205,43 @@ inline uint64_t ReachOf(uint64_t tags) {
   return tags >> 60;
 }
 
+// `word` leads to `key`: then its record, with the hit counted; else null.
+inline const Record* MatchWord(uint64_t word, uint64_t hash, std::string_view key) {
+  if ((word ^ hash << 48) >> 48 != 0) return nullptr;
+  const Record* record = RecordOf(word);
+  if (record == nullptr) return nullptr;
+  // The lines of a record do not wait for each other, as they would for its lengths.
+  __builtin_prefetch(record->data() + 48);
+  __builtin_prefetch(record->data() + 112);
+  if (record->key_bytes != key.size()) return nullptr;
+  if (!SameBytes(record->data(), key.data(), key.size())) return nullptr;
+  const uint8_t hits = record->hits.load(std::memory_order_relaxed);
+  if (hits < 3) record->hits.store(static_cast<uint8_t>(hits + 1), std::memory_order_relaxed);
+  return record;
+}
+
+// The usual case in few instructions, so that a processor has several of them in flight:
+// the first match in the home bucket.
 inline const Record* HotTier::Find(uint64_t hash, std::string_view key) const {
   const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
-  uint64_t index = table.HomeOf(hash);
-  uint64_t tags = table.buckets[index].tags.load(std::memory_order_acquire);
-  for (uint64_t left = ReachOf(tags);; --left) {
-    const Bucket& bucket = table.buckets[index];
-    for (uint64_t matches = MatchTags(tags, hash); matches != 0; matches &= matches - 1) {
-      const uint64_t word = bucket.words[SlotOf(matches)].load(std::memory_order_acquire);
-      if ((word ^ hash << 48) >> 48 != 0) continue;
-      const Record* record = RecordOf(word);
-      if (record == nullptr) continue;
-      // The lines of a record do not wait for each other, as they would for its lengths.
-      __builtin_prefetch(record->data() + 48);
-      __builtin_prefetch(record->data() + 112);
-      if (record->key_bytes != key.size()) continue;
-      if (!SameBytes(record->data(), key.data(), key.size())) continue;
-      const uint8_t hits = record->hits.load(std::memory_order_relaxed);
-      if (hits < 3) record->hits.store(static_cast<uint8_t>(hits + 1), std::memory_order_relaxed);
+  const Bucket& bucket = table.buckets()[table.HomeOf(hash)];
+  const uint64_t matches = MatchTags(bucket.tags.load(std::memory_order_acquire), hash);
+  if (matches != 0) [[likely]] {
+    const uint64_t word = bucket.words[SlotOf(matches)].load(std::memory_order_acquire);
+    if (const Record* record = MatchWord(word, hash, key); record != nullptr) [[likely]]
       return record;
-    }
-    if (left == 0) return nullptr;
-    if (++index == table.bucket_count) index = 0;
-    tags = table.buckets[index].tags.load(std::memory_order_acquire);
   }
+  return FindFurther(table, hash, key);
 }
 
 inline void HotTier::PrefetchBucket(uint64_t hash) const {
   const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
-  __builtin_prefetch(&table.home(hash));
+  __builtin_prefetch(&table.buckets()[table.HomeOf(hash)]);
 }
 
 inline void HotTier::PrefetchRecord(uint64_t hash) const {
   const Table& table = *fronts_[ShardIndex(hash)].table.load(std::memory_order_acquire);
-  const Bucket& bucket = table.home(hash);
+  const Bucket& bucket = table.buckets()[table.HomeOf(hash)];
   const uint64_t matches = MatchTags(bucket.tags.load(std::memory_order_relaxed), hash);
   if (matches == 0) return;
   const Record* record = RecordOf(bucket.words[SlotOf(matches)].load(std::memory_order_relaxed));

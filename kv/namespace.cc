@@ -68,14 +68,6 @@ struct alignas(64) Lane {
   std::atomic<uint64_t> misses{0};
 };
 
-void Bump(std::atomic<uint64_t>& count, bool shared) {
-  if (shared) {
-    count.fetch_add(1, std::memory_order_relaxed);
-  } else {
-    count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  }
-}
-
 Entry ToEntry(const Record& record) {
   return {std::string(record.value()), std::string(record.metadata()), record.expires_s};
 }
@@ -111,6 +103,7 @@ StatusOr<std::optional<Entry>> Vet(StatusOr<std::optional<Entry>> result, int64_
 
 struct Namespace::Rep {
   Options options;
+  bool ages = false;               // an option bounds the age of entries
   std::shared_ptr<Origin> origin;  // owners: this and whoever gave it
   std::unique_ptr<HotTier> hot;
   Clock* clock = nullptr;  // null: the system's coarse clock
@@ -129,10 +122,15 @@ struct Namespace::Rep {
   }
 
   bool IsUsable(const Record& record, const GetOptions& get) const {
-    const int64_t fresh_for_s = record.absent ? options.absent_fresh_for_s : options.fresh_for_s;
-    if (record.expires_s == 0 && fresh_for_s == kForever && !get.cache_ttl_s) return true;
+    if (ages || get.cache_ttl_s) [[unlikely]]
+      return IsFresh(record, get);
+    return record.expires_s == 0 || record.expires_s > NowSeconds();
+  }
+
+  bool IsFresh(const Record& record, const GetOptions& get) const {
     const int64_t now_s = NowSeconds();
     if (record.expires_s != 0 && record.expires_s <= now_s) return false;
+    const int64_t fresh_for_s = record.absent ? options.absent_fresh_for_s : options.fresh_for_s;
     int64_t age_max_s = std::numeric_limits<int64_t>::max();
     if (fresh_for_s != kForever) age_max_s = fresh_for_s;
     if (get.cache_ttl_s) age_max_s = std::min(age_max_s, *get.cache_ttl_s);
@@ -141,11 +139,16 @@ struct Namespace::Rep {
 
   Stripe& StripeOf(uint64_t hash) { return stripes[(hash >> 48) % kStripes]; }
   void CountHit(uint32_t reader_index) const {
-    Bump(lanes[std::min<size_t>(reader_index, kLanes - 1)].hits, reader_index >= kLanes - 1);
+    if (reader_index >= kLanes - 1) [[unlikely]] {
+      lanes.back().hits.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    std::atomic<uint64_t>& hits = lanes[reader_index].hits;
+    hits.store(hits.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   void CountMiss() const {
-    const uint32_t index = ThisReader().index;
-    Bump(lanes[std::min<size_t>(index, kLanes - 1)].misses, index >= kLanes - 1);
+    const size_t lane = std::min<size_t>(ThisReader().index, kLanes - 1);
+    lanes[lane].misses.fetch_add(1, std::memory_order_relaxed);
   }
 
   // Calls use(record) if `key` is hot and usable, within a read section; false if not.
@@ -633,6 +636,7 @@ StatusOr<Namespace> Namespace::Open(std::shared_ptr<Origin> origin, const Option
   }
   auto rep = std::make_shared<Rep>();
   rep->options = options;
+  rep->ages = options.fresh_for_s != kForever || options.absent_fresh_for_s != kForever;
   rep->origin = std::move(origin);
   // The machine's own clock is read in its coarse form; any other is asked each time.
   rep->clock = options.clock == &SystemClock() ? nullptr : options.clock;

@@ -1,0 +1,1 @@
+edge_example(kv_config DEPS edge::kv edge::kv_sqlite)
