@@ -3,8 +3,20 @@
 
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace edge::inference {
 namespace {
+
+#if defined(__x86_64__)
+// Half-float conversion; clang 16 does not know "f16c" as a name.
+bool HasHalves() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1u << 29)) != 0;
+}
+#endif
 
 bool Supported(const Kernels& kernels) {
 #if defined(__x86_64__)
@@ -16,8 +28,7 @@ bool Supported(const Kernels& kernels) {
            __builtin_cpu_supports("avx2");
   }
   if (&kernels == &kAvx2Kernels) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasHalves();
   }
 #endif
   return &kernels == &kScalarKernels;

@@ -117,7 +117,7 @@ void QuantizedTile(const TileArgs& args) {
       for (uint32_t p = 0; p < kPanels; ++p) {  // weights come from memory: run ahead
 #pragma GCC unroll 8
         for (uint32_t line = 0; line < kBlockBytes; line += 64) {
-          Prefetch(args.weights[p] + b * kBlockBytes + 4096 + line);
+          Prefetch(args.weights[p] + b * kBlockBytes + 16384 + line);
         }
       }
     }
@@ -150,6 +150,8 @@ void QuantizedTile(const TileArgs& args) {
       }
     }
     if constexpr (kTwoPlanes && !kSideBySide) {
+      // Else the compiler keeps the weights of the first round in registers and spills sums.
+      asm volatile("" ::: "memory");
 #pragma GCC unroll 8
       for (uint32_t g = 0; g < 8; ++g) {
         Bytes64 w[kPanels];
