@@ -24,6 +24,7 @@ constexpr size_t kSpareBlocks = 2;      // kept free: one to fill, one to promot
 constexpr unsigned kSmallPercent = 10;  // of the bytes in both queues
 constexpr uint32_t kOrphaned = 1u << 31;
 constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = 2 << 20;
 constexpr uint64_t kRecordBytesMax = 1 << 25;  // so that a value's length fits its field
 
 size_t RoundUp(size_t bytes, size_t unit) {
@@ -74,6 +75,7 @@ uint64_t HashOddKey(std::string_view key) {
 struct HotTier::Arena {
   char* base = nullptr;
   size_t bytes = 0;
+  std::atomic<size_t> used{0};          // blocks below were given to a shard, for good
   std::atomic<uint64_t> references{1};  // the tier, and each block pinned when it closed
 
   void Unref() {
@@ -113,8 +115,7 @@ struct alignas(64) HotTier::Shard {
   uint64_t budget = 0;
 
   uint64_t committed ABSL_GUARDED_BY(mutex) = 0;  // blocks, large records, index, ghosts
-  char* fresh ABSL_GUARDED_BY(mutex) = nullptr;   // never used blocks: [fresh, fresh_end)
-  char* fresh_end ABSL_GUARDED_BY(mutex) = nullptr;
+  size_t fresh ABSL_GUARDED_BY(mutex) = 0;        // blocks that it may yet take from the arena
   std::vector<Block*> free_blocks ABSL_GUARDED_BY(mutex);
   std::vector<char*> decommitted ABSL_GUARDED_BY(mutex);
   std::deque<Block*> retired ABSL_GUARDED_BY(mutex);
@@ -424,7 +425,7 @@ size_t HotTier::Shard::spare_blocks() {
 HotTier::Block* HotTier::Shard::TakeBlock(bool may_evict) {
   for (;;) {
     const bool can_commit =
-        committed + block_bytes <= budget && (fresh != fresh_end || !decommitted.empty());
+        committed + block_bytes <= budget && (fresh > 0 || !decommitted.empty());
     // An insert leaves one block for promotions, or the evictions it causes would drop
     // records that deserve to stay.
     const bool enough = !may_evict || spare_blocks() >= kSpareBlocks;
@@ -435,12 +436,13 @@ HotTier::Block* HotTier::Shard::TakeBlock(bool may_evict) {
         return block;
       }
       if (can_commit) {
-        char* at = fresh;
+        char* at = nullptr;
         if (!decommitted.empty()) {
           at = decommitted.back();
           decommitted.pop_back();
         } else {
-          fresh += block_bytes;
+          --fresh;
+          at = arena->base + arena->used.fetch_add(block_bytes, std::memory_order_relaxed);
         }
         committed += block_bytes;
         auto* block = new (at) Block;
@@ -752,11 +754,15 @@ HotTier::HotTier(uint64_t bytes_max, unsigned shard_bits)
   const size_t count = size_t{1} << shard_bits;
   const uint64_t budget = bytes_max / count;
   block_bytes_ = std::clamp<size_t>(std::bit_floor(budget / 64), kBlockBytesMin, kBlockBytesMax);
-  const size_t slice = budget / block_bytes_ * block_bytes_;
+  const size_t blocks = budget / block_bytes_;  // of each shard
   arena_ = new Arena;
-  arena_->bytes = slice * count;
-  arena_->base = MapAligned(arena_->bytes, block_bytes_);
+  arena_->bytes = RoundUp(blocks * count * block_bytes_, kHugePage);
+  arena_->base = MapAligned(arena_->bytes, kHugePage);
   if (arena_->base == nullptr) throw std::bad_alloc();
+  // A look-up goes anywhere, so with small pages it pays for a page walk as well. Shards take
+  // blocks from one end, so that a tier which is nearly empty touches few of the large pages.
+  // Where the kernel has none to give, small ones do.
+  if (arena_->bytes >= 4 * kHugePage) madvise(arena_->base, arena_->bytes, MADV_HUGEPAGE);
   for (size_t i = 0; i < count; ++i) {
     Shard& shard = shards_[i];
     MutexLock lock(&shard.mutex);
@@ -764,8 +770,7 @@ HotTier::HotTier(uint64_t bytes_max, unsigned shard_bits)
     shard.arena = arena_;
     shard.block_bytes = block_bytes_;
     shard.budget = budget;
-    shard.fresh = arena_->base + i * slice;
-    shard.fresh_end = shard.fresh + slice;
+    shard.fresh = blocks;
     shard.table = MakeTable(8);
     shard.committed = TableBytes(shard.table->bucket_count);
     shard.front->table.store(shard.table, std::memory_order_release);
