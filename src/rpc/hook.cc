@@ -1,5 +1,6 @@
 #include "edge/rpc/hook.h"
 
+#include <algorithm>
 #include <charconv>
 #include <deque>
 #include <optional>
@@ -386,20 +387,15 @@ struct Gathering {
 }  // namespace
 
 bool HoldsPromises(const Array& args) {
-  for (const Value& arg : args) {
-    if (arg.As<PromiseRef>() != nullptr) return true;
-    if (const Array* array = arg.array()) {
-      if (HoldsPromises(*array)) return true;
-    } else if (const Object* object = arg.object()) {
-      for (const Member& member : object->members()) {
-        if (member.value.As<PromiseRef>() != nullptr) return true;
-        std::vector<Value*> found;
-        FindPromises(const_cast<Value&>(member.value), &found);
-        if (!found.empty()) return true;
-      }
-    }
-  }
-  return false;
+  const auto holds = [](const auto& self, const Value& value) -> bool {
+    if (const Array* array = value.array())
+      return std::ranges::any_of(*array, [&](const Value& item) { return self(self, item); });
+    if (const Object* object = value.object())
+      return std::ranges::any_of(object->members(),
+                                 [&](const Member& member) { return self(self, member.value); });
+    return value.As<PromiseRef>() != nullptr;
+  };
+  return std::ranges::any_of(args, [&](const Value& arg) { return holds(holds, arg); });
 }
 
 void ResolvePromises(Array args, Callback<void(StatusOr<Array>)> done) {

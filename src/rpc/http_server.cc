@@ -233,7 +233,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Dispatch();
   void Upgrade(HookPtr main);
   void Close();
+  void Linger();
 
+  static constexpr int64_t kLingerMs = 2000;
+  static constexpr size_t kLingerBytesMax = 64 << 20;
+
+  size_t lingered_bytes_ = 0;
   ServerImpl* server_;  // null once the server is gone
   beast::tcp_stream stream_;
   const std::string peer_;
@@ -352,10 +357,28 @@ Connection::~Connection() {
   if (server_ != nullptr) server_->Forget(this);
 }
 
+// Says that nothing more will come, then reads on for a while: closing while the peer still
+// sends would reset the connection, and with it the answer that it has not read yet.
 void Connection::Close() {
-  boost::system::error_code ignored;
-  stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
-  stream_.close();
+  boost::system::error_code error;
+  stream_.socket().shutdown(tcp::socket::shutdown_send, error);
+  if (error) return stream_.close();
+  stream_.expires_after(std::chrono::milliseconds(kLingerMs));
+  Linger();
+}
+
+void Connection::Linger() {
+  buffer_.consume(buffer_.size());
+  stream_.async_read_some(
+      buffer_.prepare(16384),
+      [self = shared_from_this()](const boost::system::error_code& error, size_t size) {
+        self->lingered_bytes_ += size;
+        if (error || self->server_ == nullptr || self->lingered_bytes_ > kLingerBytesMax) {
+          self->stream_.close();
+        } else {
+          self->Linger();
+        }
+      });
 }
 
 void Connection::Read() {

@@ -66,7 +66,7 @@ Result<T> ResultFrom(StatusOr<Value> outcome) {
 
 }  // namespace internal
 
-// Thread-compatible; a promise kept by a direct call holds its value and costs no memory.
+// Single-threaded; a promise kept by a direct call holds its value and costs no memory.
 template <typename T>
 class [[nodiscard]] Promise : public Calls<Promise<T>> {
  public:

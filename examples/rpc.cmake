@@ -1,0 +1,1 @@
+edge_example(rpc_counter DEPS edge::rpc)

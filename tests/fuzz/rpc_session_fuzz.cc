@@ -1,0 +1,61 @@
+// Messages of a hostile peer: one line, one message, into a session with a main object.
+//
+// Nothing may crash or leak, whatever comes; when the session has ended both tables are
+// empty. What the fuzzer finds to be a value must also read back as that value.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "edge/base/check.h"
+#include "edge/rpc/session.h"
+#include "edge/rpc/stub.h"
+
+namespace {
+
+using namespace edge;
+using namespace edge::rpc;
+
+class Thing : public Target {
+ public:
+  double Add(double a, std::optional<double> b) { return a + b.value_or(1); }
+  Value Echo(Value value) { return value; }
+  std::shared_ptr<Thing> Make() { return std::make_shared<Thing>(); }
+  Promise<Value> Apply(Stub<Value(Value)> function, Value value) {
+    return function(std::move(value));
+  }
+  void Keep(AnyStub stub) { kept_ = stub; }
+  using Rpc = Methods<&Thing::Add, &Thing::Echo, &Thing::Make, &Thing::Apply, &Thing::Keep>;
+
+ private:
+  AnyStub kept_;
+};
+
+void RoundTrip(std::string_view text) {
+  const StatusOr<Value> value = Decode(text);
+  if (!value.ok()) return;
+  const StatusOr<std::string> again = Encode(*value);
+  EDGE_CHECK(again.ok());
+  const StatusOr<Value> back = Decode(*again);
+  EDGE_CHECK(back.ok() && *back == *value);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::string_view text(reinterpret_cast<const char*>(data), size);
+  const SessionLimits limits{.exports_max = 64, .imports_max = 64, .output_bytes_max = 1 << 20};
+  auto session = Session::Create(Stub<Thing>(std::make_shared<Thing>()).hook(), limits);
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    RoundTrip(line);
+    const bool ended = !session->OnMessage(line).ok();
+    EDGE_CHECK(ended == session->ended());
+    if (ended) EDGE_CHECK(session->counts().exports == 0 && session->counts().imports == 0);
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  for (std::string message; session->TakeOutput(&message);) EDGE_CHECK(!message.empty());
+  return 0;
+}
