@@ -51,7 +51,9 @@ void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn
 void Actor::Drain() {
   if (draining_) return;
   draining_ = true;
-  while (!queue_.empty() && free()) {
+  while (!queue_.empty()) {
+    if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
+    if (!free()) break;
     Queued next = std::move(queue_.front());
     queue_.pop_front();
     if (!next.turn) {
@@ -60,7 +62,6 @@ void Actor::Drain() {
                session != nullptr && session == session_) {
       session->Run(std::move(next.turn));
     }
-    if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
   }
   draining_ = false;
   if (idle()) shard_.Forget(*this);

@@ -65,7 +65,7 @@ Status Session::Start() {
 }
 
 void Session::FinishOpenTurn() {
-  if (turn_open_) FinishTurn();
+  while (turn_open_) FinishTurn();  // what leaves the gate may open another one
 }
 
 void Session::Run(Callback<void()> work) {

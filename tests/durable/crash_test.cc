@@ -58,7 +58,7 @@ constexpr int kLedgers = 3;
 // Appends to all ledgers, four calls under way on each, and tells every answer on `pipe`.
 [[noreturn]] void AppendForEver(const std::string& directory, int pipe) {
   Process process(directory);
-  for (int i = 0;; ++i) {
+  for (;;) {
     std::vector<rpc::Promise<int64_t>> answers;
     for (int call = 0; call < 4 * kLedgers; ++call) {
       answers.push_back(
