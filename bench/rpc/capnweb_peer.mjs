@@ -31,7 +31,7 @@ if (mode === "serve") {
   const api = newWebSocketRpcSession(`ws://127.0.0.1:${port}/`);
   const run = async total => {
     let next = 0, sum = 0;
-    await Promise.all(Array.from({ length: 64 }, async () => { while (next < total) sum += await api.square(next++ % 1000); }));
+    await Promise.all(Array.from({ length: 64 }, async () => { while (next < total) { const result = await api.square(next++ % 1000); sum += result; } }));
     return sum;
   };
   await run(5000);

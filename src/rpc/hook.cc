@@ -161,9 +161,16 @@ std::optional<size_t> AsIndex(std::string_view name) {
   return index;
 }
 
+constexpr char kKeptTag = 0;
+
 class KeptPromise : public Hook {
  public:
   explicit KeptPromise(Value value) : Hook(nullptr), value_(std::move(value)) {}
+  const void* kind_tag() const override { return &kKeptTag; }
+  // Null if `hook` is of another kind.
+  static const Value* ValueOf(const HookPtr& hook) {
+    return hook->kind_tag() == &kKeptTag ? &static_cast<KeptPromise*>(hook.get())->value_ : nullptr;
+  }
 
  protected:
   HookPtr DoCall(PathView path, Array args) override {
@@ -413,6 +420,10 @@ void ResolvePromises(Array args, Callback<void(StatusOr<Array>)> done) {
 }
 
 void PullResolved(const HookPtr& hook, Settled done) {
+  // The common case, results of calls at home: there already, and nothing to look for inside.
+  if (const Value* kept = KeptPromise::ValueOf(hook);
+      kept != nullptr && kept->array() == nullptr && kept->object() == nullptr)
+    return done(*kept);
   hook->Pull([done = std::move(done)](StatusOr<Value> outcome) mutable {
     if (!outcome.ok() || (outcome->array() == nullptr && outcome->object() == nullptr))
       return done(std::move(outcome));
@@ -476,6 +487,9 @@ CallContext::Scope::~Scope() {
 // ---- waiting
 
 StatusOr<Value> internal::WaitFor(const HookPtr& hook) {
+  if (const Value* kept = KeptPromise::ValueOf(hook);
+      kept != nullptr && kept->array() == nullptr && kept->object() == nullptr)
+    return *kept;
   struct State {
     Mutex mu;
     CondVar settled;
