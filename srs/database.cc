@@ -125,9 +125,14 @@ void DatabaseCore::Break(const Status& status) {
     is_broken_ = true;
     // What is in the journal's hands may still become durable, unless that is what broke.
     if (!host_->journal().status().ok()) lost.swap(waiters_);
+    if (!lost.empty()) is_delivering_ = true;
     changed_.SignalAll();
   }
+  if (lost.empty()) return;
   for (Waiter& waiter : lost) waiter.done(status);
+  MutexLock lock(&mu_);
+  is_delivering_ = false;
+  changed_.SignalAll();
 }
 
 void DatabaseCore::OnError(const Status& status) {

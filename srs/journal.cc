@@ -213,6 +213,7 @@ Journal::Journal(JournalOptions options) : options_(std::move(options)) {
   if (options_.metrics != nullptr) {
     blocks_metric_ = &options_.metrics->counter("edge_srs_journal_blocks");
     bytes_metric_ = &options_.metrics->counter("edge_srs_journal_bytes");
+    record_bytes_metric_ = &options_.metrics->counter("edge_srs_record_bytes");
     latency_metric_ = &options_.metrics->histogram("edge_srs_journal_write_latency_ns");
   }
 }
@@ -613,6 +614,7 @@ void Journal::Bind(Batch* batch, const std::shared_ptr<JournalStream>& stream, u
 void Journal::Append(const std::shared_ptr<JournalStream>& stream, uint32_t epoch, Lsn lsn,
                      const Hash128& chain_before, ByteView record) {
   EDGE_CHECK(record.size() <= kRecordBytesMax);
+  if (record_bytes_metric_ != nullptr) record_bytes_metric_->Add(record.size());
   MutexLock lock(&mu_);
   if (!status_.ok()) return;
   Batch* batch = BatchForEntry(record.size() + 300);

@@ -190,6 +190,7 @@ class Journal {
   Callback<void(uint64_t)> on_written_;
   Counter* blocks_metric_ = nullptr;
   Counter* bytes_metric_ = nullptr;
+  Counter* record_bytes_metric_ = nullptr;
   Histogram* latency_metric_ = nullptr;
   std::thread writer_;
 };

@@ -89,9 +89,14 @@ const std::byte* WalBuffer::PageInMemory(uint32_t frame) const {
 }
 
 Status WalBuffer::ReadPage(uint32_t frame, std::byte* out) {
+  if (const std::byte* page = PageInMemory(frame)) {
+    std::memcpy(out, page, kPageBytes);
+    return OkStatus();
+  }
   const uint64_t at = kWalHeaderBytes + uint64_t{frame} * kFrameBytes + kFrameHeaderBytes;
-  EDGE_ASSIGN_OR_RETURN(const size_t got, Read(at, {out, kPageBytes}));
-  return got == kPageBytes ? OkStatus() : Status(Internal("frame {} is cut off", frame));
+  EDGE_ASSIGN_OR_RETURN(const size_t got, spill_->ReadAt(at, {out, kPageBytes}));
+  if (got == kPageBytes) return OkStatus();
+  return DataLoss("{}: cut off at {}", spill_path_, at + got);
 }
 
 StatusOr<uint32_t> WalBuffer::PageNumber(uint32_t frame) {

@@ -39,6 +39,7 @@ class WalBuffer {
 
   // The frame's page where it lies, or null if it is in the file.
   const std::byte* PageInMemory(uint32_t frame) const;
+  // Of a frame that has been written.
   Status ReadPage(uint32_t frame, std::byte* out);
   StatusOr<uint32_t> PageNumber(uint32_t frame);
 

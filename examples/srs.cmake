@@ -1,0 +1,1 @@
+edge_example(srs_restore DEPS edge::srs SQLite::SQLite3)
