@@ -172,8 +172,9 @@ class CpuEngine final : public Engine {
     EDGE_RETURN_IF_ERROR(turnstile_.Enter());
     const Turn turn(&turnstile_);
     KvSequence sequence(&*kv_);
-    EDGE_ASSIGN_OR_RETURN(const bool done, Prefill(tokens, nullptr, &sequence));
-    (void)done;  // without a cancel flag it always is
+    const StatusOr<bool> done = Prefill(tokens, nullptr, &sequence);
+    kv_bytes_used_.store(0);
+    if (!done.ok()) return done.status();
     return logits_;
   }
 

@@ -29,9 +29,12 @@ void QuantizeToken(const Activations& a, uint32_t token) {
     const bool usable = most > 1e-30f && most < 3e38f;
     const Floats inverse = Broadcast(usable ? steps / most : 0.0f);
     const float scale = usable ? most / steps : 0.0f;
-    Ints q[2];
-    q[0] = RoundToInt(usable ? Multiply(x0, inverse) : Zero());
-    q[1] = RoundToInt(usable ? Multiply(x1, inverse) : Zero());
+    // Clamping changes no number; it turns NaN into one.
+    auto round = [&](const Floats& v) {
+      const Floats clamped = Min(Max(v, Broadcast(-most)), Broadcast(most));
+      return RoundToInt(usable ? Multiply(clamped, inverse) : Zero());
+    };
+    const Ints q[2] = {round(x0), round(x1)};
     int32_t high_sum = 0, low_sum = 0;
     for (uint32_t i = 0; i < 2; ++i) {
       Ints high = q[i];

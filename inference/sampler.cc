@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "edge/base/errors.h"
 
@@ -26,7 +27,10 @@ TokenId Sampler::Sample(std::span<const float> logits) {
   }
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
-    candidates_.push_back({logits[i], static_cast<TokenId>(i)});
+    // A broken model may give NaN, which has no place in an order.
+    const bool number = logits[i] == logits[i];
+    candidates_.push_back(
+        {number ? logits[i] : -std::numeric_limits<float>::infinity(), static_cast<TokenId>(i)});
   }
   // The id breaks ties, so the order is total and the same everywhere.
   auto better = [](const Candidate& a, const Candidate& b) {
@@ -40,6 +44,7 @@ TokenId Sampler::Sample(std::span<const float> logits) {
   }
   std::sort(candidates_.begin(), candidates_.end(), better);
   const double best = static_cast<double>(candidates_[0].logit);
+  if (!std::isfinite(best)) return candidates_[0].id;
   weights_.clear();
   double total = 0;
   for (const Candidate& candidate : candidates_) {

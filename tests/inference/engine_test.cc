@@ -354,6 +354,8 @@ TEST_CASE("bad requests are refused with their numbers", "[inference]") {
              Contains("temperature"));
   CHECK(engine->Chat({}).status().code() == StatusCode::kInvalidArgument);
   CHECK(engine->Logits({}).status().code() == StatusCode::kInvalidArgument);
+  CHECK(engine->Logits({1}).ok());
+  CHECK(engine->kv_bytes_used() == 0);
 }
 
 TEST_CASE("a callback that throws or comes back gets a Status", "[inference]") {

@@ -217,6 +217,23 @@ TEST_CASE("extreme activations stay finite and equal", "[inference]") {
   }
 }
 
+TEST_CASE("inputs that are not numbers are rounded to something in range", "[inference]") {
+  std::mt19937 random(5);
+  Inputs in(4, 32, true, &random);
+  const float bad[] = {std::nanf(""), HUGE_VALF, -HUGE_VALF, 1e-40f};
+  for (uint32_t token = 0; token < 4; ++token) in.values[token * 48 + 5] = bad[token];
+  std::vector<const Kernels*> tables = FastKernels();
+  tables.push_back(&kScalarKernels);
+  for (const Kernels* kernels : tables) {
+    for (uint32_t token = 0; token < 4; ++token) {
+      kernels->quantize(in.a, token);
+      REQUIRE(std::isfinite(in.scales[token]));
+      REQUIRE(std::isfinite(in.sums[token]));
+      REQUIRE(std::abs(in.high_sums[token]) <= 32 * 127);
+    }
+  }
+}
+
 // Blocks with random keys and values, and queries of uneven lengths over them.
 struct AttentionCase {
   AttentionCase(uint32_t queries, uint32_t head_size, uint32_t slots, bool half) {

@@ -50,6 +50,23 @@ TEST_CASE("top-k and top-p cut the tail", "[inference]") {
   CHECK(seen({.temperature = 1, .top_k = 100}).size() == 4);
 }
 
+TEST_CASE("logits that are not numbers give some token, never a crash", "[inference]") {
+  const float nan = std::nanf(""), infinity = HUGE_VALF;
+  const float kinds[] = {nan, infinity, -infinity, 1, 0};
+  for (uint32_t pattern = 0; pattern < 5 * 5 * 5; ++pattern) {
+    std::vector<float> logits(40, kinds[pattern % 5]);
+    logits[7] = kinds[pattern / 5 % 5];
+    logits[20] = kinds[pattern / 25];
+    for (const SamplingOptions& options :
+         {SamplingOptions{}, SamplingOptions{.temperature = 1},
+          SamplingOptions{.temperature = 1, .top_k = 5, .top_p = 0.5f}}) {
+      const TokenId token = Sampler(options).Sample(logits);
+      REQUIRE(token >= 0);
+      REQUIRE(token < 40);
+    }
+  }
+}
+
 TEST_CASE("sampling options out of range are refused", "[inference]") {
   CHECK(Validate({}).ok());
   CHECK_FALSE(Validate({.temperature = -1}).ok());
