@@ -56,9 +56,9 @@ class Callback<R(Args...)> {
     void (*destroy)(void*) noexcept;
   };
   template <typename Fn>
-  static constexpr bool kFits = sizeof(Fn) <= kInPlaceBytes &&
-                                alignof(Fn) <= alignof(std::max_align_t) &&
-                                std::is_nothrow_move_constructible_v<Fn>;
+  static constexpr bool kFits =
+      sizeof(Fn) <= kInPlaceBytes && alignof(Fn) <= alignof(std::max_align_t) &&
+      std::is_nothrow_move_constructible_v<Fn>;
   template <typename Fn>
   static R Invoke(Fn& f, Args&&... args) {
     if constexpr (std::is_void_v<R>) {
@@ -68,15 +68,15 @@ class Callback<R(Args...)> {
     }
   }
   template <typename Fn>
-  static constexpr Ops kInPlace = {
-      [](void* at, Args&&... args) -> R {
-        return Invoke(*static_cast<Fn*>(at), std::forward<Args>(args)...);
-      },
-      [](void* from, void* to) noexcept {
-        ::new (to) Fn(std::move(*static_cast<Fn*>(from)));
-        static_cast<Fn*>(from)->~Fn();
-      },
-      [](void* at) noexcept { static_cast<Fn*>(at)->~Fn(); }};
+  static constexpr Ops kInPlace = {[](void* at, Args&&... args) -> R {
+                                     return Invoke(*static_cast<Fn*>(at),
+                                                   std::forward<Args>(args)...);
+                                   },
+                                   [](void* from, void* to) noexcept {
+                                     ::new (to) Fn(std::move(*static_cast<Fn*>(from)));
+                                     static_cast<Fn*>(from)->~Fn();
+                                   },
+                                   [](void* at) noexcept { static_cast<Fn*>(at)->~Fn(); }};
   template <typename Fn>
   static constexpr Ops kOnHeap = {
       [](void* at, Args&&... args) -> R {

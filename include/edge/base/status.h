@@ -17,7 +17,9 @@ using StatusCode = absl::StatusCode;
 template <typename T>
 using StatusOr = absl::StatusOr<T>;
 
-inline Status OkStatus() { return Status(); }
+inline Status OkStatus() {
+  return Status();
+}
 
 // The text of `status` as a std view (Abseil's own may be a different type). Valid as
 // long as `status` is.
