@@ -12,7 +12,6 @@
 #include <array>
 #include <atomic>
 #include <exception>
-#include <limits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -32,12 +31,29 @@ constexpr size_t kLanes = 64;
 constexpr uint64_t kWritesPerSweep = 256;
 constexpr size_t kSweepCountMax = 64;
 constexpr uint64_t kHotBytesMin = 256 << 10;
+constexpr size_t kTroubledMax = 256;  // in one stripe
+constexpr int kBackoffDoublingsMax = 6;
 
 // An answer on its way to the caller.
 struct Answer {
   std::optional<Entry> entry;
   Source source = Source::kHot;
   int64_t loaded_s = 0;
+  bool stale = false;
+};
+
+// May an entry of the tier be the answer?
+enum class Age : uint8_t {
+  kFresh,
+  kStale,     // while somebody fetches it anew
+  kLastHope,  // if the origin fails
+  kUseless
+};
+
+// A key whose fetch failed while the tier had an answer.
+struct Trouble {
+  int failures = 0;
+  int64_t retry_s = 0;  // not before
 };
 
 // One question to the origin, and everybody who waits for its answer. Guarded by the
@@ -59,6 +75,16 @@ struct alignas(64) Stripe {
       ABSL_GUARDED_BY(mutex);
   std::unordered_set<std::string, StringHash, std::equal_to<>> writing ABSL_GUARDED_BY(mutex);
   CondVar written;
+  std::unordered_map<std::string, Trouble, StringHash, std::equal_to<>> troubled
+      ABSL_GUARDED_BY(mutex);
+};
+
+// What a reader who found nothing fresh is to do: with `flight`, land it if it is `ours`,
+// else wait for it; without, take what is held.
+struct Joined {
+  std::shared_ptr<Flight> flight;
+  bool ours = false;
+  std::optional<Answer> held;  // of the tier, fresh or not
 };
 
 // Counts of the threads with one reader index. Only one thread writes to a lane but the
@@ -111,6 +137,7 @@ struct Namespace::Rep {
   mutable std::array<Lane, kLanes> lanes;
   std::atomic<uint64_t> origin_reads{0};
   std::atomic<uint64_t> origin_writes{0};
+  std::atomic<uint64_t> stale{0};
 
   // About 4 ns with the coarse clock, whose ticks are 1 to 4 ms; read only when an entry or
   // the caller sets a limit in time.
@@ -123,18 +150,19 @@ struct Namespace::Rep {
 
   bool IsUsable(const Record& record, const GetOptions& get) const {
     if (ages || get.cache_ttl_s) [[unlikely]]
-      return IsFresh(record, get);
+      return AgeOf(record, get, NowSeconds()) == Age::kFresh;
     return record.expires_s == 0 || record.expires_s > NowSeconds();
   }
 
-  bool IsFresh(const Record& record, const GetOptions& get) const {
-    const int64_t now_s = NowSeconds();
-    if (record.expires_s != 0 && record.expires_s <= now_s) return false;
+  Age AgeOf(const Record& record, const GetOptions& get, int64_t now_s) const {
+    if (record.expires_s != 0 && record.expires_s <= now_s) return Age::kUseless;
+    const int64_t age_s = now_s - record.loaded_s;
+    if (get.cache_ttl_s && age_s >= *get.cache_ttl_s) return Age::kUseless;
     const int64_t fresh_for_s = record.absent ? options.absent_fresh_for_s : options.fresh_for_s;
-    int64_t age_max_s = std::numeric_limits<int64_t>::max();
-    if (fresh_for_s != kForever) age_max_s = fresh_for_s;
-    if (get.cache_ttl_s) age_max_s = std::min(age_max_s, *get.cache_ttl_s);
-    return now_s - record.loaded_s < age_max_s;
+    if (fresh_for_s == kForever || age_s < fresh_for_s) return Age::kFresh;
+    if (age_s - fresh_for_s < options.stale_for_s) return Age::kStale;
+    if (age_s - fresh_for_s < options.stale_if_error_s) return Age::kLastHope;
+    return Age::kUseless;
   }
 
   Stripe& StripeOf(uint64_t hash) { return stripes[(hash >> 48) % kStripes]; }
@@ -163,8 +191,9 @@ struct Namespace::Rep {
   }
 
   StatusOr<Answer> Fetch(uint64_t hash, std::string_view key, const GetOptions& get);
-  std::shared_ptr<Flight> Join(uint64_t hash, std::string_view key, const GetOptions& get,
-                               bool* ours, Answer* answer);
+  Joined Join(uint64_t hash, std::string_view key, const GetOptions& get);
+  StatusOr<Answer> Conclude(uint64_t hash, std::string_view key, Joined* joined,
+                            StatusOr<Answer> answer);
   StatusOr<Answer> Land(uint64_t hash, std::string_view key, Flight* flight,
                         StatusOr<std::optional<Entry>> result);
   StatusOr<Answer> Await(uint64_t hash, Flight* flight);
@@ -180,27 +209,55 @@ struct Namespace::Rep {
 
 // --- Reading ----------------------------------------------------------------------------
 
-// Under the stripe's lock: an answer that has become hot, a flight to wait for, or a new
-// flight that is the caller's to land.
-std::shared_ptr<Flight> Namespace::Rep::Join(uint64_t hash, std::string_view key,
-                                             const GetOptions& get, bool* ours, Answer* answer) {
+Joined Namespace::Rep::Join(uint64_t hash, std::string_view key, const GetOptions& get) {
   Stripe& stripe = StripeOf(hash);
-  *ours = false;
+  Joined joined;
+  Age age = Age::kUseless;
   MutexLock lock(&stripe.mutex);
-  if (const auto it = stripe.flights.find(key); it != stripe.flights.end()) {
-    ++it->second->waiters;
-    return it->second;
+  const int64_t now_s = NowSeconds();
+  {
+    const ReadSection section;
+    const Record* record = hot->Find(hash, key);
+    if (record != nullptr) age = AgeOf(*record, get, now_s);
+    if (age != Age::kUseless) {
+      joined.held.emplace();
+      if (!record->absent) joined.held->entry = ToEntry(*record);
+      joined.held->loaded_s = record->loaded_s;
+      joined.held->stale = age != Age::kFresh;
+    }
   }
-  const ReadSection section;
-  if (const Record* record = hot->Find(hash, key); record != nullptr && IsUsable(*record, get)) {
-    if (!record->absent) answer->entry = ToEntry(*record);
-    answer->loaded_s = record->loaded_s;
-    return nullptr;
+  if (age == Age::kFresh) return joined;  // somebody has fetched it meanwhile
+  const auto under_way = stripe.flights.find(key);
+  if (joined.held) {
+    const auto trouble = stripe.troubled.find(key);
+    if (trouble != stripe.troubled.end() && now_s < trouble->second.retry_s) return joined;
+    if (age == Age::kStale && under_way != stripe.flights.end()) return joined;
   }
-  auto flight = std::make_shared<Flight>();
-  stripe.flights.emplace(key, flight);
-  *ours = true;
-  return flight;
+  if (under_way != stripe.flights.end()) {
+    joined.flight = under_way->second;
+    ++joined.flight->waiters;
+    return joined;
+  }
+  joined.flight = std::make_shared<Flight>();
+  joined.ours = true;
+  stripe.flights.emplace(key, joined.flight);
+  return joined;
+}
+
+// The answer of a flight, or what the tier holds if there was no flight or it failed.
+StatusOr<Answer> Namespace::Rep::Conclude(uint64_t hash, std::string_view key, Joined* joined,
+                                          StatusOr<Answer> answer) {
+  if (joined->flight != nullptr && (answer.ok() || !joined->held)) return answer;
+  if (joined->held->stale) stale.fetch_add(1, std::memory_order_relaxed);
+  if (joined->ours) {
+    Stripe& stripe = StripeOf(hash);
+    MutexLock lock(&stripe.mutex);
+    if (stripe.troubled.size() >= kTroubledMax) stripe.troubled.clear();
+    Trouble& trouble = stripe.troubled[std::string(key)];
+    const int doublings = std::min(trouble.failures++, kBackoffDoublingsMax);
+    trouble.retry_s = NowSeconds() + (int64_t{1} << doublings);
+  }
+  return *std::move(joined->held);
 }
 
 // Ends a flight of ours: keeps the answer unless a write has overtaken it, wakes everybody.
@@ -219,6 +276,11 @@ StatusOr<Answer> Namespace::Rep::Land(uint64_t hash, std::string_view key, Fligh
         Keep(hash, key, &view, now_s);
       } else if (result.ok()) {
         Keep(hash, key, nullptr, now_s);
+      }
+    }
+    if (result.ok() && !stripe.troubled.empty()) {
+      if (const auto it = stripe.troubled.find(key); it != stripe.troubled.end()) {
+        stripe.troubled.erase(it);
       }
     }
     flight->loaded_s = now_s;
@@ -246,13 +308,12 @@ StatusOr<Answer> Namespace::Rep::Await(uint64_t hash, Flight* flight) {
 StatusOr<Answer> Namespace::Rep::Fetch(uint64_t hash, std::string_view key, const GetOptions& get) {
   EDGE_RETURN_IF_ERROR(CheckKey("GET", key));
   CountMiss();
-  bool ours = false;
-  Answer answer;
-  const std::shared_ptr<Flight> flight = Join(hash, key, get, &ours, &answer);
-  if (flight == nullptr) return answer;
-  if (!ours) return Await(hash, flight.get());
+  Joined joined = Join(hash, key, get);
+  if (joined.flight == nullptr) return Conclude(hash, key, &joined, Answer());
+  if (!joined.ours) return Conclude(hash, key, &joined, Await(hash, joined.flight.get()));
   origin_reads.fetch_add(1, std::memory_order_relaxed);
-  return Land(hash, key, flight.get(), Guarded([&] { return origin->Get(key); }));
+  auto answer = Land(hash, key, joined.flight.get(), Guarded([&] { return origin->Get(key); }));
+  return Conclude(hash, key, &joined, std::move(answer));
 }
 
 // Makes the tier say what the origin says; `entry` null for an absent key.
@@ -311,9 +372,10 @@ StatusOr<std::optional<ValueWithMetadata>> Namespace::GetWithMetadata(std::strin
     EDGE_ASSIGN_OR_RETURN(answer, rep_->Fetch(hash, key, options));
   }
   if (!answer.entry) return std::optional<ValueWithMetadata>();
-  return std::optional(
-      ValueWithMetadata{std::move(answer.entry->value), std::move(answer.entry->metadata),
-                        answer.source, std::max<int64_t>(rep_->NowSeconds() - answer.loaded_s, 0)});
+  const int64_t age_s = std::max<int64_t>(rep_->NowSeconds() - answer.loaded_s, 0);
+  return std::optional(ValueWithMetadata{std::move(answer.entry->value),
+                                         std::move(answer.entry->metadata), answer.source, age_s,
+                                         answer.stale});
 }
 
 StatusOr<std::optional<PinnedValue>> Namespace::Pin(std::string_view key,
@@ -425,23 +487,17 @@ Status Namespace::Rep::FetchMany(std::span<const std::string_view> keys,
                                  std::span<const uint64_t> hashes, std::span<const size_t> missing,
                                  const GetOptions& get, std::vector<Answer>* answers) {
   for (const size_t i : missing) EDGE_RETURN_IF_ERROR(CheckBulkKey(keys[i]));
-  std::vector<std::shared_ptr<Flight>> joined(missing.size());
-  std::vector<std::shared_ptr<Flight>> ours;
+  std::vector<Joined> joined;
   std::vector<size_t> asked;  // positions in `missing`
   std::vector<std::string_view> questions;
-  for (size_t k = 0; k < missing.size(); ++k) {
+  for (const size_t i : missing) {
     CountMiss();
-    bool is_ours = false;
-    auto flight = Join(hashes[missing[k]], keys[missing[k]], get, &is_ours, &(*answers)[k]);
-    if (is_ours) {
-      asked.push_back(k);
-      questions.push_back(keys[missing[k]]);
-      ours.push_back(std::move(flight));
-    } else {
-      joined[k] = std::move(flight);
-    }
+    joined.push_back(Join(hashes[i], keys[i], get));
+    if (!joined.back().ours) continue;
+    asked.push_back(joined.size() - 1);
+    questions.push_back(keys[i]);
   }
-  Status status = OkStatus();
+  std::vector<StatusOr<Answer>> outcomes(missing.size(), Answer());
   if (!asked.empty()) {
     origin_reads.fetch_add(asked.size(), std::memory_order_relaxed);
     auto results = Guarded([&] { return origin->GetMany(questions); });
@@ -453,17 +509,17 @@ Status Namespace::Rep::FetchMany(std::span<const std::string_view> keys,
       const size_t i = missing[asked[q]];
       auto result = results.ok() ? StatusOr<std::optional<Entry>>(std::move((*results)[q]))
                                  : StatusOr<std::optional<Entry>>(results.status());
-      auto answer = Land(hashes[i], keys[i], ours[q].get(), std::move(result));
-      if (answer.ok()) {
-        (*answers)[asked[q]] = *std::move(answer);
-      } else {
-        status = answer.status();
-      }
+      outcomes[asked[q]] =
+          Land(hashes[i], keys[i], joined[asked[q]].flight.get(), std::move(result));
     }
   }
+  Status status = OkStatus();
   for (size_t k = 0; k < missing.size(); ++k) {
-    if (joined[k] == nullptr) continue;
-    auto answer = Await(hashes[missing[k]], joined[k].get());
+    const uint64_t hash = hashes[missing[k]];
+    if (joined[k].flight != nullptr && !joined[k].ours) {
+      outcomes[k] = Await(hash, joined[k].flight.get());
+    }
+    auto answer = Conclude(hash, keys[missing[k]], &joined[k], std::move(outcomes[k]));
     if (answer.ok()) {
       (*answers)[k] = *std::move(answer);
     } else {
@@ -510,12 +566,14 @@ StatusOr<std::vector<std::optional<ValueWithMetadata>>> Namespace::GetManyWithMe
   EDGE_RETURN_IF_ERROR(rep_->GetMany(
       keys, options,
       [&](size_t i, const Record& record) {
-        values[i].emplace(std::string(record.value()), std::string(record.metadata()), Source::kHot,
-                          std::max<int64_t>(now_s - record.loaded_s, 0));
+        values[i].emplace(ValueWithMetadata{
+            std::string(record.value()), std::string(record.metadata()), Source::kHot,
+            std::max<int64_t>(now_s - record.loaded_s, 0), /*stale=*/false});
       },
       [&](size_t i, Answer&& answer) {
-        values[i].emplace(std::move(answer.entry->value), std::move(answer.entry->metadata),
-                          answer.source, std::max<int64_t>(now_s - answer.loaded_s, 0));
+        values[i].emplace(ValueWithMetadata{
+            std::move(answer.entry->value), std::move(answer.entry->metadata), answer.source,
+            std::max<int64_t>(now_s - answer.loaded_s, 0), answer.stale});
       }));
   return values;
 }
@@ -602,6 +660,7 @@ Stats Namespace::stats() const {
     stats.misses += lane.misses.load(std::memory_order_relaxed);
   }
   stats.origin_reads = rep_->origin_reads.load(std::memory_order_relaxed);
+  stats.stale = rep_->stale.load(std::memory_order_relaxed);
   stats.origin_writes = rep_->origin_writes.load(std::memory_order_relaxed);
   const HotTier::Usage usage = rep_->hot->usage();
   stats.evictions = usage.evictions;
@@ -628,6 +687,10 @@ StatusOr<Namespace> Namespace::Open(std::shared_ptr<Origin> origin, const Option
   if (options.value_bytes_max > kValueBytesMax) {
     return InvalidArgument("kv: value_bytes_max is {}; it must be at most {}",
                            options.value_bytes_max, kValueBytesMax);
+  }
+  if (options.stale_for_s < 0 || options.stale_if_error_s < 0) {
+    return InvalidArgument("kv: stale_for_s is {} and stale_if_error_s {}; neither may be negative",
+                           options.stale_for_s, options.stale_if_error_s);
   }
   if (options.fresh_for_s < 0 || options.absent_fresh_for_s < 0) {
     return InvalidArgument(

@@ -353,6 +353,56 @@ TEST_CASE("writes of others are seen within the freshness of the options", "[kv]
   REQUIRE(world.kv->Get("key").value() == Value("2"));
 }
 
+TEST_CASE("a stale entry is served while one reader fetches it anew", "[kv][threads]") {
+  World world({.fresh_for_s = 60, .stale_for_s = 30});
+  REQUIRE(world.kv->Put("key", "old").ok());
+  REQUIRE(world.origin->behind.Put("key", {"new"}).ok());
+  world.clock.Advance(60'000);
+  world.origin->Close();
+  Value fetched;
+  std::thread first([&] { fetched = world.kv->Get("key").value(); });
+  world.origin->AwaitHeld(1);
+  const auto meanwhile = world.kv->GetWithMetadata("key").value();
+  REQUIRE(meanwhile->value == "old");
+  REQUIRE(meanwhile->stale);
+  REQUIRE(meanwhile->age_s == 60);
+  REQUIRE(world.kv->GetMany({"key"}).value()[0] == Value("old"));
+  world.origin->Open();
+  first.join();
+  REQUIRE(fetched == Value("new"));
+  REQUIRE(!world.kv->GetWithMetadata("key").value()->stale);
+  REQUIRE(world.origin->gets == 1);
+  REQUIRE(world.kv->stats().stale == 2);
+}
+
+TEST_CASE("while the origin fails, stale entries are served and it is left alone", "[kv]") {
+  World world({.fresh_for_s = 60, .stale_if_error_s = 100});
+  REQUIRE(world.kv->Put("key", "old").ok());
+  REQUIRE(world.kv->Put("expiring", "old", {.expiration_ttl_s = 70}).ok());
+  REQUIRE(world.origin->behind.Put("key", {"new"}).ok());
+  world.clock.Advance(60'000);
+  world.origin->SetFailure(Unavailable("away"));
+  REQUIRE(world.kv->GetWithMetadata("key").value()->stale);
+  REQUIRE(world.kv->GetMany({"key"}).value()[0] == Value("old"));
+  REQUIRE(world.origin->gets + world.origin->get_manys == 1);  // not asked again so soon
+  world.clock.Advance(1'000);
+  REQUIRE(world.kv->Get("key").value() == Value("old"));
+  REQUIRE(world.origin->gets == 2);
+  world.clock.Advance(1'000);  // now it waits for two seconds
+  REQUIRE(world.kv->Get("key").value() == Value("old"));
+  REQUIRE(world.origin->gets == 2);
+  REQUIRE(world.kv->Get("expiring").value() == Value("old"));
+  REQUIRE(world.kv->Get("key", {.cache_ttl_s = 30}).status().code() == StatusCode::kUnavailable);
+  world.clock.Advance(8'000);
+  REQUIRE(world.kv->Get("expiring").status().code() == StatusCode::kUnavailable);  // expired
+  world.origin->SetFailure(OkStatus());
+  REQUIRE(world.kv->Get("key").value() == Value("new"));
+  REQUIRE(world.kv->Put("other", "old").ok());
+  world.clock.Advance(160'000);
+  world.origin->SetFailure(Unavailable("away"));
+  REQUIRE(world.kv->Get("other").status().code() == StatusCode::kUnavailable);  // too old
+}
+
 TEST_CASE("an answer says where it came from and how old it is", "[kv]") {
   World world;
   REQUIRE(world.origin->behind.Put("key", {"v"}).ok());
@@ -433,6 +483,7 @@ TEST_CASE("options out of range are refused", "[kv]") {
   REQUIRE(code({.shard_count = 3}) == StatusCode::kInvalidArgument);
   REQUIRE(code({.shard_count = 512}) == StatusCode::kInvalidArgument);
   REQUIRE(code({.fresh_for_s = -1}) == StatusCode::kInvalidArgument);
+  REQUIRE(code({.stale_for_s = -1}) == StatusCode::kInvalidArgument);
   REQUIRE(code({.value_bytes_max = 1 << 30}) == StatusCode::kInvalidArgument);
   REQUIRE(code({.hot_bytes_max = 256 << 10, .shard_count = 1}) == StatusCode::kOk);
   REQUIRE(Namespace::Open(nullptr).status().code() == StatusCode::kInvalidArgument);

@@ -49,6 +49,13 @@ struct Options {
   // this Namespace writes to the origin.
   int64_t fresh_for_s = kForever;
   int64_t absent_fresh_for_s = kForever;
+  // For so much longer an entry that is no longer fresh is served at once while a fetch of it
+  // is under way. The first caller to find it so does that fetch, and waits.
+  int64_t stale_for_s = 0;
+  // For so long after it was fresh an entry is served if the origin fails; the origin is then
+  // left alone for 1 s, doubling up to 64 s, for that key. Neither window passes an entry's
+  // expiration, nor the cache_ttl_s of a read.
+  int64_t stale_if_error_s = 0;
   // Longest value accepted; Workers KV has 25 MiB, and so have we at most.
   uint64_t value_bytes_max = 26'214'400;
   Clock* clock = nullptr;  // null: the system's, in its coarse form. Outlives the Namespace.
@@ -83,7 +90,8 @@ struct ValueWithMetadata {
   std::string value;
   std::string metadata;  // JSON text; empty: none
   Source source = Source::kHot;
-  int64_t age_s = 0;  // since it was read from, or written to, the origin
+  int64_t age_s = 0;   // since it was read from, or written to, the origin
+  bool stale = false;  // older than the options call fresh
 };
 
 // A value that is not copied. While a PinnedValue lives, the block of the hot tier that
@@ -114,6 +122,7 @@ struct Stats {
   uint64_t misses = 0;        // had to ask the origin or wait for somebody who did
   uint64_t origin_reads = 0;  // keys asked of the origin; below misses when calls coalesce
   uint64_t origin_writes = 0;
+  uint64_t stale = 0;      // misses that were answered with what is no longer fresh
   uint64_t evictions = 0;  // entries dropped for room
   uint64_t entries = 0;    // in the hot tier now, known absences included
   uint64_t bytes = 0;      // allocated by the hot tier now, <= hot_bytes_max
