@@ -25,7 +25,9 @@ Archive::Archive(ArchiveOptions options) : options_(std::move(options)), store_(
   }
 }
 
-Archive::~Archive() {
+Archive::~Archive() = default;
+
+void Archive::Stop() {
   {
     MutexLock lock(&wake_mu_);
     stopping_ = true;

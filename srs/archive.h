@@ -44,13 +44,15 @@ struct ArchiveOptions {
 class Archive {
  public:
   explicit Archive(ArchiveOptions options);
-  // Uploads what waits (once), stops.
-  ~Archive();
+  ~Archive();  // after Stop()
 
   // Reads the catalog if that has not been done. FailedPrecondition: the store has more of
   // this journal than the journal itself, an old copy of the directory is in use.
   Status EnsureLoaded();
   void Start();  // the thread
+  // Ends it and uploads what waits, once. Databases may still be asked for their pages, and
+  // those may ask the archive: it must still be there for them.
+  void Stop();
 
   // The newest commit of a database that is in the store; nothing if it has none.
   StatusOr<std::optional<State>> Newest(const std::string& name);

@@ -51,6 +51,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
       flusher_.join();
     }
     for (const auto& core : AllCores()) EDGE_CHECK(!core->is_open());
+    if (archive_ != nullptr) archive_->Stop();
     archive_.reset();
   }
 
