@@ -384,7 +384,8 @@ TEST_CASE("random operations leave both tables empty, and calls in order", "[rpc
           counters.push_back(MakeStub<Counter>(step));
           break;
         case 2:
-          if (!counters.empty()) counters.erase(counters.begin() + rng() % counters.size());
+          if (!counters.empty())
+            counters.erase(counters.begin() + static_cast<ptrdiff_t>(rng() % counters.size()));
           break;
         case 3:
           if (counters.empty()) break;
