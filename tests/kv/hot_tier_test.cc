@@ -1,8 +1,10 @@
 #include "kv/hot_tier.h"
 
+#include <atomic>
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 
 using namespace edge::kv;  // NOLINT
 
@@ -150,4 +152,27 @@ TEST_CASE("an entry of 16 + 100 bytes costs at most 40 more", "[kv]") {
   }
   REQUIRE(tier->usage().entries == kEntries);
   REQUIRE((tier->usage().bytes - empty) / kEntries <= 116 + 40);
+}
+
+TEST_CASE("where the kernel has no membarrier, readers fence for themselves", "[kv][threads]") {
+  const auto tier = HotTier::Create(256 << 10, 1);
+  auto& fence = edge::kv::internal::readers_fence;
+  const bool before = fence.exchange(true);
+  std::atomic<int> wrong{0};
+  std::atomic<bool> stop{false};
+  std::thread reader([&] {
+    for (uint64_t i = 0; !stop; ++i) {
+      const std::string found = Find(*tier, Name(i % 3000));
+      if (found != "-" && found != std::string(100, static_cast<char>('a' + i % 3000 % 26)))
+        ++wrong;
+    }
+  });
+  for (uint64_t i = 0; i < 30'000; ++i) {
+    Insert(*tier, Name(i % 3000), std::string(100, static_cast<char>('a' + i % 3000 % 26)));
+  }
+  stop = true;
+  reader.join();
+  fence = before;
+  REQUIRE(wrong == 0);
+  REQUIRE(tier->usage().evictions > 0);
 }
