@@ -48,6 +48,14 @@ void Step(int number, const std::string& text) {
   std::fflush(stdout);
 }
 
+// One line that is written again and again; only where somebody watches.
+void ShowProgress(size_t confirmed, size_t wanted) {
+  static const bool watched = isatty(STDOUT_FILENO) != 0;
+  if (!watched) return;
+  std::printf("\r   %zu of %zu bookings confirmed \r", confirmed, wanted);
+  std::fflush(stdout);
+}
+
 // The figures of the closing table.
 struct Results {
   double bookings_per_s = 0, p50_ms = 0, p99_ms = 0;
@@ -162,16 +170,13 @@ Status Demo::BookWhileKilled() {
   for (int tick = 0; !ended; ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     const size_t confirmed = progress.confirmed;
-    if (tick % 10 == 0) {
-      std::printf("\r   %zu of %zu bookings confirmed ", confirmed, options_.bookings);
-      std::fflush(stdout);
-    }
+    if (tick % 10 == 0) ShowProgress(confirmed, options_.bookings);
     if (kills < options_.kills &&
         confirmed >= options_.bookings * (kills + 1) / (options_.kills + 1)) {
       ++kills;
       const auto killed = std::chrono::steady_clock::now();
       server_.Stop(SIGKILL);
-      std::printf("\r   SIGKILL after %zu confirmed bookings\n", size_t{progress.confirmed});
+      Say(Format("   SIGKILL after {} confirmed bookings", {size_t{progress.confirmed}}));
       EDGE_RETURN_IF_ERROR(StartServer());
       results_.restart_ms = SecondsSince(killed) * 1e3;
       down_s += SecondsSince(killed);
@@ -187,7 +192,7 @@ Status Demo::BookWhileKilled() {
   results_.p50_ms = static_cast<double>(progress.latency_ns.Quantile(0.5)) / 1e6;
   results_.p99_ms = static_cast<double>(progress.latency_ns.Quantile(0.99)) / 1e6;
   Say(Format(
-      "\r   {} bookings confirmed, {} seats were taken already, {} in doubt when the server died",
+      "   {} bookings confirmed, {} seats were taken already, {} in doubt when the server died",
       {results_.confirmed, size_t{progress.refused}, results_.in_doubt}));
   return Audit("after the kill");
 }
