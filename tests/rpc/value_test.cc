@@ -209,7 +209,7 @@ TEST_CASE("any random tree reads back from its text", "[rpc][property]") {
       case 1:
         return nullptr;
       case 2:
-        return static_cast<int64_t>(rng()) * static_cast<int64_t>(rng());
+        return static_cast<int64_t>(static_cast<uint64_t>(rng()) * rng());
       case 3:
         return static_cast<double>(rng()) / 7.0;
       case 4: {
