@@ -146,10 +146,16 @@ TEST_CASE("calls that wait fail when the server goes", "[rpc]") {
   ServerFixture fixture;
   const AnyStub api = fixture.Connect("/rpc").value();
   CHECK(api.Call("square", 2).Wait().ok());
-  Promise<Value> waits = api.Call("delay", 3600000.0, 1);
+  Pending never = MakePromise(&fixture.client_loop());
+  const Stub<Value(Value)> silent = RunOn(fixture.client_loop(), [&] {
+    return Stub<Value(Value)>(
+        [promise = never.promise](const Value&) { return Promise<Value>(promise); });
+  });
+  Promise<Value> waits = api.Call("callFunction", silent, 1);
   CHECK(api.Call("square", 2).Wait().ok());  // the slow call has arrived
   fixture.StopServer();
   CHECK(waits.Wait().status().code() == StatusCode::kUnavailable);
+  RunOn(fixture.client_loop(), [&never] { never.resolver.Settle(Value()); });
   CHECK(api.Call("square", 2).Wait().status().code() == StatusCode::kUnavailable);
 }
 
