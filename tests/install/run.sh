@@ -160,7 +160,7 @@ check "programs with all of them build" cmake --build "$work/all"
 
 # Quick to compile, and without debug information the same for ccache wherever it is built.
 check "add_subdirectory()" launch -B "$work/sub" -DEDGE_SOURCE="$root" -DEDGE_USED="$all" \
-  -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -Wall -Wextra -Werror"
+  -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O0 -Wall -Wextra -Werror"
 check "programs build beside the sources" cmake --build "$work/sub"
 for c in $components; do
   check "... and use_$c runs" "$work/sub/use_$c"

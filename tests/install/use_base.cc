@@ -8,8 +8,8 @@
 int main() {
   auto executor = edge::Executor::Create({.threads = 1});
   if (!executor.ok()) return 1;
-  const uint32_t crc = edge::RunOn((*executor)->loop(0),
-                                   [] { return edge::Crc32c(edge::AsBytes("123456789")); });
+  const uint32_t crc =
+      edge::RunOn((*executor)->loop(0), [] { return edge::Crc32c(edge::AsBytes("123456789")); });
   edge::MetricsRegistry metrics;
   metrics.counter("runs_total").Add();
   auto world = edge::Simulation::Create({});
