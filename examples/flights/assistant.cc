@@ -55,7 +55,7 @@ struct AnswerThread::Rep {
 
   edge::StatusOr<AskReply> Answer(const Question& question) {
     edge::inference::GenerateOptions options;
-    options.tokens_max = 160;
+    options.tokens_max = 320;
     options.cancel = &stopping;
     EDGE_ASSIGN_OR_RETURN(
         const auto reply,

@@ -268,7 +268,7 @@ Status Demo::RuinAndPutBack() {
 }
 
 Status Demo::Ask() {
-  const std::string question = "Which seats are free on this flight?";
+  const std::string question = "List the free seats.";
   Step(4, "The assistant: " + question);
   EDGE_ASSIGN_OR_RETURN(auto session, Connect("/assistant"));
   OnLoop connection(executor_->loop(0), std::move(session));
