@@ -165,10 +165,20 @@ void ForwardPass::StoreKeyValue(uint32_t layer, KvSequence* sequence, uint32_t t
     const size_t v_at = size_t{s.head_size} * kSlotsPerBlock + size_t{lane} * padded;
     if (half) {
       uint16_t halves[1024];
+      float whole[16];
+      // The kernel takes sixteen values at a time: the last ones of a head that is no multiple
+      // of that are copied out, for what follows them may be another thread's token.
+      const uint32_t even = s.head_size / 16 * 16;
+      auto to_half = [&](const float* from) {
+        kernels_.to_half(from, even, halves);
+        if (even == s.head_size) return;
+        std::fill(std::copy(from + even, from + s.head_size, whole), std::end(whole), 0.0f);
+        kernels_.to_half(whole, 16, halves + even);
+      };
       auto* out = reinterpret_cast<uint16_t*>(block);
-      kernels_.to_half(k, padded, halves);
+      to_half(k);
       for (uint32_t d = 0; d < s.head_size; ++d) out[size_t{d} * kSlotsPerBlock + lane] = halves[d];
-      kernels_.to_half(v, padded, halves);
+      to_half(v);
       std::memcpy(out + v_at, halves, s.head_size * sizeof(uint16_t));
     } else {
       auto* out = reinterpret_cast<float*>(block);
