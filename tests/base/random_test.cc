@@ -38,7 +38,7 @@ TEST_CASE("Below stays below and is even", "[base][random][property]") {
   REQUIRE(chi_squared < 22.5);  // 6 degrees of freedom: one in a thousand is above
 }
 
-TEST_CASE("Unit stays in [0, 1) and Fill fills every byte", "[base][random]") {
+TEST_CASE("Unit stays at or above 0 and below 1, and Fill fills every byte", "[base][random]") {
   SeededRandom random(6);
   double sum = 0;
   for (int i = 0; i < 10'000; ++i) {
