@@ -31,6 +31,30 @@ function(edge_library name)
   set_property(GLOBAL PROPERTY EDGE_NEEDS_${name} "${needs}")
 endfunction()
 
+# edge_program(NAME SOURCES ... DEPS ...): a command-line program, built into <build>/bin and
+# installed by `cmake --install build/release --component programs` (not into the .deb of
+# libraries). Does nothing under EDGE_BUILD_PROGRAMS=OFF or if a library of DEPS is left out.
+function(edge_program name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  if(NOT EDGE_BUILD_PROGRAMS)
+    return()
+  endif()
+  foreach(dep IN LISTS arg_DEPS)
+    if(NOT TARGET ${dep})
+      return()
+    endif()
+  endforeach()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_DEPS})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  if(EDGE_INSTALL)
+    install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
+            COMPONENT programs EXCLUDE_FROM_ALL)
+  endif()
+endfunction()
+
 # edge_require(A B C...): if EDGE_WITH_A is on, B, C... are switched on with it.
 macro(edge_require part)
   if(EDGE_WITH_${part})
