@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -16,22 +17,11 @@ StatusOr<HookPtr> References::Resolve(int64_t, const Path&, std::optional<Array>
 StatusOr<HookPtr> References::Introduce(int64_t, bool) {
   return InvalidArgument("a stub outside of a session");
 }
-Status References::Name(const HookPtr&, bool, std::string*) {
+Status References::Name(const HookPtr&, bool, MessageWriter&) {
   return InvalidArgument("a stub outside of a session");
 }
 
 namespace {
-
-constexpr std::string_view kBase64 =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-constexpr auto kBase64Digits = [] {
-  std::array<int8_t, 256> digits{};
-  digits.fill(-1);
-  for (size_t i = 0; i < kBase64.size(); ++i)
-    digits[static_cast<unsigned char>(kBase64[i])] = static_cast<int8_t>(i);
-  return digits;
-}();
 
 // Names on JavaScript's Object.prototype: never visible in objects that a peer sends.
 bool IsHiddenKey(std::string_view key) {
@@ -92,6 +82,15 @@ class Evaluator {
     return RunTag(*(*array)[0].string(), *array, depth);
   }
 
+  Status RunEach(Array& items, size_t depth) {
+    for (Value& item : items) {
+      if (item.array() == nullptr && item.object() == nullptr && depth < limits_.depth_max)
+        continue;  // is itself
+      EDGE_ASSIGN_OR_RETURN(item, Run(std::move(item), depth + 1));
+    }
+    return OkStatus();
+  }
+
  private:
   StatusOr<Value> RunObject(Object& object, size_t depth) {
     for (Member& member : object.members()) {
@@ -102,9 +101,7 @@ class Evaluator {
   }
 
   StatusOr<Value> RunItems(Array& items, size_t depth) {
-    for (Value& item : items) {
-      EDGE_ASSIGN_OR_RETURN(item, Run(std::move(item), depth + 1));
-    }
+    EDGE_RETURN_IF_ERROR(RunEach(items, depth));
     return Value(std::move(items));
   }
 
@@ -184,9 +181,12 @@ class Evaluator {
 
   StatusOr<Value> RunBytes(Array& form) {
     BytesValue bytes;
-    if (form.size() < 2 || form.size() > 3 || form[1].string() == nullptr ||
-        !ParseBase64(*form[1].string(), &bytes.bytes))
+    if (form.size() < 2 || form.size() > 3) return Malformed("bytes");
+    if (BytesValue* raw = form[1].As<BytesValue>()) {  // of the binary form
+      bytes.bytes = std::move(raw->bytes);
+    } else if (form[1].string() == nullptr || !ParseBase64(*form[1].string(), &bytes.bytes)) {
       return Malformed("bytes");
+    }
     if (form.size() == 3) {
       if (form[2].string() == nullptr) return Malformed("bytes");
       bool found = false;
@@ -263,21 +263,21 @@ class Evaluator {
 
 class Writer {
  public:
-  Writer(const SessionLimits& limits, References& references, std::string* out)
-      : limits_(limits), references_(references), out_(*out) {}
+  Writer(const SessionLimits& limits, References& references, MessageWriter& out)
+      : limits_(limits), references_(references), out_(out) {}
 
   Status Write(const Value& value, size_t depth) {
     if (depth > limits_.depth_max)
       return InvalidArgument("the value is nested deeper than {}", limits_.depth_max);
     switch (value.kind()) {
       case Value::Kind::kUndefined:
-        out_ += R"(["undefined"])";
+        Lone(Word::kUndefined);
         break;
       case Value::Kind::kNull:
-        out_ += "null";
+        out_.Null();
         break;
       case Value::Kind::kBool:
-        out_ += *value.As<bool>() ? "true" : "false";
+        out_.Bool(*value.As<bool>());
         break;
       case Value::Kind::kInt:
         WriteInteger(*value.As<int64_t>());
@@ -288,10 +288,10 @@ class Writer {
       case Value::Kind::kBigInt:
         if (!IsDecimal(value.As<BigInt>()->decimal))
           return InvalidArgument("a BigInt that is not a decimal number");
-        Tagged("bigint", value.As<BigInt>()->decimal);
+        Tagged(Word::kBigInt, value.As<BigInt>()->decimal);
         break;
       case Value::Kind::kString:
-        AppendJsonString(*value.string(), &out_);
+        out_.String(*value.string());
         break;
       case Value::Kind::kBytes:
         WriteBytes(*value.As<BytesValue>());
@@ -300,144 +300,145 @@ class Writer {
         WriteDate(value.As<Date>()->ms);
         break;
       case Value::Kind::kUrl:
-        Tagged("url", value.As<Url>()->href);
+        Tagged(Word::kUrl, value.As<Url>()->href);
         break;
       case Value::Kind::kHeaders:
         WriteHeaders(*value.As<Headers>());
         break;
       case Value::Kind::kError:
-        return WriteError(*value.As<ErrorValue>(), depth);
+        WriteError(*value.As<ErrorValue>(), depth);
+        break;
       case Value::Kind::kArray:
-        out_ += '[';
+        out_.BeginArray(1);
         EDGE_RETURN_IF_ERROR(WriteItems(*value.array(), depth));
-        out_ += ']';
+        out_.EndArray();
         break;
       case Value::Kind::kObject:
         return WriteObject(*value.object(), depth);
       case Value::Kind::kStub:
-        return references_.Name(value.As<StubRef>()->hook, false, &out_);
+        return references_.Name(value.As<StubRef>()->hook, false, out_);
       case Value::Kind::kPromise:
-        return references_.Name(value.As<PromiseRef>()->hook, true, &out_);
+        return references_.Name(value.As<PromiseRef>()->hook, true, out_);
     }
     return OkStatus();
   }
 
   Status WriteItems(const Array& items, size_t depth) {
-    out_ += '[';
-    for (size_t i = 0; i < items.size(); ++i) {
-      if (i != 0) out_ += ',';
-      EDGE_RETURN_IF_ERROR(Write(items[i], depth + 1));
-    }
-    out_ += ']';
+    out_.BeginArray(items.size());
+    for (const Value& item : items) EDGE_RETURN_IF_ERROR(Write(item, depth + 1));
+    out_.EndArray();
     return OkStatus();
   }
 
  private:
-  void Tagged(std::string_view tag, std::string_view text) {
-    out_ += "[\"";
-    out_ += tag;
-    out_ += "\",";
-    AppendJsonString(text, &out_);
-    out_ += ']';
+  void Lone(Word tag) {
+    out_.BeginArray(1);
+    out_.Put(tag);
+    out_.EndArray();
+  }
+
+  void Tagged(Word tag, std::string_view text) {
+    out_.BeginArray(2);
+    out_.Put(tag);
+    out_.String(text);
+    out_.EndArray();
   }
 
   void WriteInteger(int64_t value) {
     constexpr int64_t kExactMax = int64_t{1} << 53;
     if (value >= -kExactMax && value <= kExactMax) {
-      AppendJsonNumber(value, &out_);
+      out_.Int(value);
     } else {
-      Tagged("bigint", std::to_string(value));
+      Tagged(Word::kBigInt, std::to_string(value));
     }
   }
 
   void WriteDouble(double value) {
     if (std::isfinite(value)) {
-      AppendJsonNumber(value, &out_);
+      out_.Double(value);
     } else {
-      out_ += std::isnan(value) ? R"(["nan"])" : value > 0 ? R"(["inf"])" : R"(["-inf"])";
+      Lone(std::isnan(value) ? Word::kNan : value > 0 ? Word::kInf : Word::kMinusInf);
     }
   }
 
   void WriteDate(double ms) {
-    out_ += R"(["date",)";
+    out_.BeginArray(2);
+    out_.Put(Word::kDate);
     if (std::isfinite(ms)) {
-      AppendJsonNumber(ms, &out_);
+      out_.Double(ms);
     } else {
-      out_ += "null";
+      out_.Null();
     }
-    out_ += ']';
+    out_.EndArray();
   }
 
   void WriteBytes(const BytesValue& bytes) {
-    out_ += R"(["bytes",")";
-    AppendBase64(bytes.bytes, &out_);
-    out_ += '"';
-    if (bytes.kind != BytesKind::kUint8Array) {
-      out_ += ",\"";
-      out_ += BytesKindName(bytes.kind);
-      out_ += '"';
-    }
-    out_ += ']';
+    const bool plain = bytes.kind == BytesKind::kUint8Array;
+    out_.BeginArray(plain ? 2 : 3);
+    out_.Put(Word::kBytes);
+    out_.Bytes(bytes.bytes);
+    if (!plain) out_.String(BytesKindName(bytes.kind));
+    out_.EndArray();
   }
 
   void WriteHeaders(const Headers& headers) {
-    out_ += R"(["headers",[)";
-    for (size_t i = 0; i < headers.entries.size(); ++i) {
-      out_ += i == 0 ? "[" : ",[";
-      AppendJsonString(headers.entries[i].first, &out_);
-      out_ += ',';
-      AppendJsonString(headers.entries[i].second, &out_);
-      out_ += ']';
+    out_.BeginArray(2);
+    out_.Put(Word::kHeaders);
+    out_.BeginArray(headers.entries.size());
+    for (const auto& [name, value] : headers.entries) {
+      out_.BeginArray(2);
+      out_.String(name);
+      out_.String(value);
+      out_.EndArray();
     }
-    out_ += "]]";
+    out_.EndArray();
+    out_.EndArray();
   }
 
   // Properties of errors are a courtesy: those that cannot be sent are left out.
-  Status WriteError(const ErrorValue& error, size_t depth) {
-    out_ += R"(["error",)";
-    AppendJsonString(error.name, &out_);
-    out_ += ',';
-    AppendJsonString(error.message, &out_);
-    std::string properties;
+  void WriteError(const ErrorValue& error, size_t depth) {
+    std::vector<std::pair<std::string_view, std::string>> properties;
     for (const Member& member : error.properties.members()) {
       References none;
-      std::string text;
-      if (!Writer(limits_, none, &text).Write(member.value, depth + 2).ok()) continue;
-      properties += properties.empty() ? '{' : ',';
-      AppendJsonString(member.key, &properties);
-      properties += ':';
-      properties += text;
+      std::string written;
+      MessageWriter writer(&written, out_.codec());
+      if (Writer(limits_, none, writer).Write(member.value, depth + 2).ok())
+        properties.emplace_back(member.key, std::move(written));
     }
-    if (error.stack || !properties.empty()) {
-      out_ += ',';
-      if (error.stack) {
-        AppendJsonString(*error.stack, &out_);
-      } else {
-        out_ += "null";
+    const bool has_stack = error.stack.has_value();
+    out_.BeginArray(!properties.empty() ? 5 : has_stack ? 4 : 3);
+    out_.Put(Word::kError);
+    out_.String(error.name);
+    out_.String(error.message);
+    if (has_stack) {
+      out_.String(*error.stack);
+    } else if (!properties.empty()) {
+      out_.Null();
+    }
+    if (!properties.empty()) {
+      out_.BeginObject(properties.size());
+      for (const auto& [key, written] : properties) {
+        out_.Key(key);
+        out_.Raw(written);
       }
-      if (!properties.empty()) out_ += ',' + properties + '}';
+      out_.EndObject();
     }
-    out_ += ']';
-    return OkStatus();
+    out_.EndArray();
   }
 
   Status WriteObject(const Object& object, size_t depth) {
-    out_ += '{';
-    bool first = true;
+    out_.BeginObject(object.size());
     for (const Member& member : object.members()) {
-      if (!first) out_ += ',';
-      first = false;
-      AppendJsonString(member.key, &out_);
-      out_ += ':';
+      out_.Key(member.key);
       EDGE_RETURN_IF_ERROR(Write(member.value, depth + 1));
     }
-    out_ += '}';
+    out_.EndObject();
     return OkStatus();
   }
 
   const SessionLimits& limits_;
   References& references_;
-  std::string& out_;
+  MessageWriter& out_;
 };
 
 }  // namespace
@@ -446,75 +447,43 @@ StatusOr<Value> Evaluate(Value json, const SessionLimits& limits, References& re
   return Evaluator(limits, references).Run(std::move(json), 0);
 }
 
+StatusOr<Array> EvaluateArguments(Array items, const SessionLimits& limits,
+                                  References& references) {
+  EDGE_RETURN_IF_ERROR(Evaluator(limits, references).RunEach(items, 1));
+  return items;
+}
+
 Status WriteExpression(const Value& value, const SessionLimits& limits, References& references,
-                       std::string* out) {
+                       MessageWriter& out) {
   return Writer(limits, references, out).Write(value, 0);
 }
 
 Status WriteArguments(const Array& args, const SessionLimits& limits, References& references,
-                      std::string* out) {
+                      MessageWriter& out) {
   return Writer(limits, references, out).WriteItems(args, 0);
 }
 
-void WritePath(PathView path, std::string* out) {
-  *out += '[';
-  for (size_t i = 0; i < path.size(); ++i) {
-    if (i != 0) *out += ',';
-    const std::string_view name = path[i];
+void WritePath(PathView path, MessageWriter& out) {
+  out.BeginArray(path.size());
+  for (const std::string_view name : path) {
+    int64_t index = 0;
     const bool is_index = !name.empty() && name.size() <= 15 && (name[0] != '0' || name == "0") &&
                           std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; });
     if (is_index) {
-      *out += name;
+      std::from_chars(name.data(), name.data() + name.size(), index);
+      out.Int(index);
     } else {
-      AppendJsonString(name, out);
+      out.String(name);
     }
   }
-  *out += ']';
-}
-
-void AppendBase64(ByteView bytes, std::string* out) {
-  size_t i = 0;
-  const auto at = [&](size_t k) { return std::to_integer<uint32_t>(bytes[k]); };
-  out->reserve(out->size() + (bytes.size() + 2) / 3 * 4);
-  for (; i + 3 <= bytes.size(); i += 3) {
-    const uint32_t group = at(i) << 16 | at(i + 1) << 8 | at(i + 2);
-    for (int shift = 18; shift >= 0; shift -= 6) out->push_back(kBase64[group >> shift & 63]);
-  }
-  if (const size_t rest = bytes.size() - i; rest != 0) {
-    const uint32_t group = at(i) << 16 | (rest == 2 ? at(i + 1) << 8 : 0);
-    out->push_back(kBase64[group >> 18 & 63]);
-    out->push_back(kBase64[group >> 12 & 63]);
-    if (rest == 2) out->push_back(kBase64[group >> 6 & 63]);
-  }
-}
-
-bool ParseBase64(std::string_view text, Bytes* out) {
-  if (text.size() % 4 == 0 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    if (text.ends_with('=')) text.remove_suffix(1);
-  }
-  if (text.size() % 4 == 1) return false;
-  out->clear();
-  out->reserve(text.size() / 4 * 3 + 2);
-  uint32_t group = 0;
-  int bits = 0;
-  for (const char c : text) {
-    const int8_t digit = kBase64Digits[static_cast<unsigned char>(c)];
-    if (digit < 0) return false;
-    group = group << 6 | static_cast<uint32_t>(digit);
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      out->push_back(static_cast<std::byte>(group >> bits & 255));
-    }
-  }
-  return true;
+  out.EndArray();
 }
 
 StatusOr<std::string> Encode(const Value& value) {
   References none;
   std::string text;
-  EDGE_RETURN_IF_ERROR(WriteExpression(value, SessionLimits{}, none, &text));
+  MessageWriter writer(&text);
+  EDGE_RETURN_IF_ERROR(WriteExpression(value, SessionLimits{}, none, writer));
   return text;
 }
 

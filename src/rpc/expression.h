@@ -12,6 +12,7 @@
 #include "edge/rpc/hook.h"
 #include "edge/rpc/session.h"
 #include "edge/rpc/value.h"
+#include "src/rpc/message.h"
 
 namespace edge::rpc {
 
@@ -24,25 +25,24 @@ class References {
   virtual StatusOr<HookPtr> Resolve(int64_t id, const Path& path, std::optional<Array> args);
   // ["export", id] and ["promise", id]: something new that the peer offers.
   virtual StatusOr<HookPtr> Introduce(int64_t id, bool is_promise);
-  // Appends the expression that names `hook`.
-  virtual Status Name(const HookPtr& hook, bool is_promise, std::string* out);
+  // Writes the expression that names `hook`.
+  virtual Status Name(const HookPtr& hook, bool is_promise, MessageWriter& out);
 };
 
-// Evaluates an expression that came as JSON. InvalidArgument: not of the protocol;
-// Unimplemented: a form that is not supported yet.
+// Evaluates an expression that came as a tree, of ParseJson or ParseBinary. InvalidArgument: not of
+// the protocol; Unimplemented: a form that is not supported yet.
 StatusOr<Value> Evaluate(Value json, const SessionLimits& limits, References& references);
+// The same for the plain array of expressions that arguments are.
+StatusOr<Array> EvaluateArguments(Array items, const SessionLimits& limits, References& references);
 
-// Appends the expression of `value`. On failure `out` is undefined and names that were made
-// are the caller's to take back.
+// Writes the expression of `value`. On failure what was written is undefined and names that
+// were made are the caller's to take back.
 Status WriteExpression(const Value& value, const SessionLimits& limits, References& references,
-                       std::string* out);
-// Appends the plain array of expressions that arguments are.
+                       MessageWriter& out);
+// Writes the plain array of expressions that arguments are.
 Status WriteArguments(const Array& args, const SessionLimits& limits, References& references,
-                      std::string* out);
-// Appends ["a","b",0]: decimal names become numbers, as arrays of the peer want them.
-void WritePath(PathView path, std::string* out);
-
-void AppendBase64(ByteView bytes, std::string* out);  // without padding
-bool ParseBase64(std::string_view text, Bytes* out);  // with or without
+                      MessageWriter& out);
+// Writes ["a","b",0]: decimal names become numbers, as arrays of the peer want them.
+void WritePath(PathView path, MessageWriter& out);
 
 }  // namespace edge::rpc

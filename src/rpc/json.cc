@@ -1,7 +1,9 @@
 #include "src/rpc/json.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <unordered_map>
 #include <utility>
 
@@ -54,37 +56,6 @@ void AppendCodePoint(uint32_t code, std::string* out) {
   }
 }
 
-// Keeps the last of the members that share a key, in the place of the first.
-void RemoveDuplicates(Object* object) {
-  std::vector<Member>& members = object->members();
-  if (members.size() <= 8) {
-    for (size_t i = 1; i < members.size(); ++i) {
-      for (size_t j = 0; j < i; ++j) {
-        if (members[i].key != members[j].key) continue;
-        members[j].value = std::move(members[i].value);
-        members.erase(members.begin() + static_cast<ptrdiff_t>(i--));
-        break;
-      }
-    }
-    return;
-  }
-  std::unordered_map<std::string_view, size_t> first;
-  first.reserve(members.size());
-  size_t kept = 0;
-  std::vector<Member> result;
-  result.reserve(members.size());  // views into `result` stay valid
-  for (Member& member : members) {
-    const auto found = first.find(member.key);
-    if (found != first.end()) {
-      result[found->second].value = std::move(member.value);
-      continue;
-    }
-    result.push_back(std::move(member));
-    first.emplace(result.back().key, kept++);
-  }
-  members = std::move(result);
-}
-
 class Parser {
  public:
   Parser(std::string_view text, size_t depth_max) : text_(text), depth_max_(depth_max) {}
@@ -98,6 +69,13 @@ class Parser {
       return failure_;
     }
     return value;
+  }
+
+  bool RunAt(size_t* at, size_t depth, Value* out) {
+    at_ = *at;
+    const bool parsed = ParseValue(out, depth);
+    *at = at_;
+    return parsed;
   }
 
  private:
@@ -192,11 +170,7 @@ class Parser {
   bool ParseString(std::string* out) {
     ++at_;
     while (true) {
-      const size_t run = at_;
-      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' &&
-             static_cast<unsigned char>(text_[at_]) >= 0x20 &&
-             static_cast<unsigned char>(text_[at_]) < 0x80)
-        ++at_;
+      const size_t run = std::exchange(at_, PlainEnd(text_, at_));
       out->append(text_.substr(run, at_ - run));
       if (at_ >= text_.size()) return Fail("unterminated string");
       if (Take('"')) return true;
@@ -327,19 +301,98 @@ class Parser {
 
 }  // namespace
 
+bool ParseJsonAt(std::string_view text, size_t* at, size_t depth, size_t depth_max, Value* out) {
+  return Parser(text, depth_max).RunAt(at, depth, out);
+}
+
 StatusOr<Value> ParseJson(std::string_view text, size_t depth_max) {
   return Parser(text, depth_max).Run();
+}
+
+void RemoveDuplicates(Object* object) {
+  std::vector<Member>& members = object->members();
+  if (members.size() <= 8) {
+    for (size_t i = 1; i < members.size(); ++i) {
+      for (size_t j = 0; j < i; ++j) {
+        if (members[i].key != members[j].key) continue;
+        members[j].value = std::move(members[i].value);
+        members.erase(members.begin() + static_cast<ptrdiff_t>(i--));
+        break;
+      }
+    }
+    return;
+  }
+  std::unordered_map<std::string_view, size_t> first;
+  first.reserve(members.size());
+  size_t kept = 0;
+  std::vector<Member> result;
+  result.reserve(members.size());  // views into `result` stay valid
+  for (Member& member : members) {
+    const auto found = first.find(member.key);
+    if (found != first.end()) {
+      result[found->second].value = std::move(member.value);
+      continue;
+    }
+    result.push_back(std::move(member));
+    first.emplace(result.back().key, kept++);
+  }
+  members = std::move(result);
+}
+
+// Eight at a time: a byte below 0x20, above 0x7F, or equal to '"' or '\\' sets its highest bit
+// (Warren, Hacker's Delight, section 6-1; a false alarm is only looked at again).
+size_t PlainEnd(std::string_view text, size_t at) {
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  constexpr uint64_t kHighs = 0x8080808080808080;
+  const auto zero_bytes = [](uint64_t word) { return (word - kOnes) & ~word; };
+  while (text.size() - at >= 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, text.data() + at, 8);
+    const uint64_t special = word | (word - kOnes * 0x20) | zero_bytes(word ^ kOnes * '"') |
+                             zero_bytes(word ^ kOnes * '\\');
+    if ((special & kHighs) != 0) break;
+    at += 8;
+  }
+  while (at < text.size() && text[at] != '"' && text[at] != '\\' &&
+         static_cast<unsigned char>(text[at]) >= 0x20 &&
+         static_cast<unsigned char>(text[at]) < 0x80)
+    ++at;
+  return at;
+}
+
+bool IsWtf8(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    uint64_t eight = 0;
+    if (text.size() - at >= 8) {
+      std::memcpy(&eight, text.data() + at, 8);
+      if ((eight & 0x8080808080808080) == 0) {
+        at += 8;
+        continue;
+      }
+    }
+    const size_t length = SequenceLength(text.substr(at), true);
+    if (length == 0) return false;
+    at += length;
+  }
+  return true;
+}
+
+std::string ToWtf8(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = SequenceLength(text, true);
+    result.append(length == 0 ? std::string_view("\xEF\xBF\xBD") : text.substr(0, length));
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return result;
 }
 
 void AppendJsonString(std::string_view text, std::string* out) {
   static constexpr char kHex[] = "0123456789abcdef";
   out->push_back('"');
   for (size_t at = 0; at < text.size();) {
-    const size_t run = at;
-    while (at < text.size() && text[at] != '"' && text[at] != '\\' &&
-           static_cast<unsigned char>(text[at]) >= 0x20 &&
-           static_cast<unsigned char>(text[at]) < 0x80)
-      ++at;
+    const size_t run = std::exchange(at, PlainEnd(text, at));
     out->append(text.substr(run, at - run));
     if (at == text.size()) break;
     const auto c = static_cast<unsigned char>(text[at]);

@@ -1,6 +1,8 @@
 #include "edge/rpc/session.h"
 
+#include <array>
 #include <deque>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -15,6 +17,7 @@ namespace edge::rpc {
 namespace {
 
 constexpr char kImportTag = 0;
+constexpr size_t kBufferBytesKept = 1024;  // by an idle session
 
 // What the peer finds at id 0 when we offer nothing.
 HookPtr EmptyMain() {
@@ -87,7 +90,10 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     if (text.size() > limits_.message_bytes_max)
       return ResourceExhausted("a message of {} bytes; {} are allowed", text.size(),
                                limits_.message_bytes_max);
-    EDGE_ASSIGN_OR_RETURN(Value json, ParseJson(text, 2 * limits_.depth_max + 16));
+    if (std::optional<Status> done = DispatchUsual(text)) return *std::move(done);
+    const size_t depth_max = 2 * limits_.depth_max + 16;
+    EDGE_ASSIGN_OR_RETURN(Value json, codec_ == Codec::kBinary ? ParseBinary(text, depth_max)
+                                                               : ParseJson(text, depth_max));
     Array* message = json.As<Array>();
     if (message == nullptr || message->empty() || (*message)[0].string() == nullptr)
       return InvalidArgument("a message must be an array that starts with its type");
@@ -104,6 +110,50 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     if (type == "stream" || type == "pipe")
       return Unimplemented("\"{}\" messages are not supported", type);
     return InvalidArgument("bad message of type \"{}\"", std::string_view(type).substr(0, 40));
+  }
+
+  // The messages that nearly all are, read without a tree of the whole; nothing if this is
+  // another, or looks wrong: then nothing has happened yet.
+  std::optional<Status> DispatchUsual(std::string_view text) {
+    MessageReader in(text, codec_, 2 * limits_.depth_max + 16);
+    int64_t id = 0;
+    int64_t count = 0;
+    if (!in.Open()) return std::nullopt;
+    if (in.Is(Word::kPush)) return DispatchCall(in);
+    if (in.Is(Word::kPull)) {
+      if (!in.Int(&id) || !in.Close() || !in.done()) return std::nullopt;
+      return OnPull(id);
+    }
+    if (in.Is(Word::kRelease)) {
+      if (!in.Int(&id) || !in.Int(&count) || !in.Close() || !in.done()) return std::nullopt;
+      return OnRelease(id, count);
+    }
+    Value expression;
+    if (!in.Is(Word::kResolve) || !in.Int(&id) || !in.Tree(&expression) || !in.Close() ||
+        !in.done())
+      return std::nullopt;
+    return OnAnswer(id, false, std::move(expression));
+  }
+
+  std::optional<Status> DispatchCall(MessageReader& in) {
+    int64_t id = 0;
+    std::array<std::string_view, 8> names;
+    size_t name_count = 0;
+    Value args;
+    if (!in.Open() || !in.Is(Word::kPipeline) || !in.Int(&id) || !in.Names(names, &name_count) ||
+        name_count > limits_.path_max || !in.Tree(&args) || args.array() == nullptr ||
+        !in.Close() || !in.Close() || !in.done())
+      return std::nullopt;
+    if (exports_.size() >= limits_.exports_max) return std::nullopt;
+    const auto found = exports_.find(id);
+    if (found == exports_.end()) return std::nullopt;
+    const HookPtr hook = found->second.hook;
+    EDGE_ASSIGN_OR_RETURN(Array values,
+                          EvaluateArguments(std::move(*args.As<Array>()), limits_, *this));
+    HookPtr result = hook->Call(PathView(names.data(), name_count), std::move(values));
+    if (ended()) return end_status_;
+    exports_[next_result_++] = {std::move(result), 1, false};
+    return OkStatus();
   }
 
   Status OnPush(Value expression) {
@@ -178,14 +228,13 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     return NewImport(id, is_promise);
   }
 
-  Status Name(const HookPtr& hook, bool is_promise, std::string* out) override {
+  Status Name(const HookPtr& hook, bool is_promise, MessageWriter& out) override {
     EDGE_CHECK(hook);
     if (const ImportHook* import = ImportHook::From(hook);
         import != nullptr && import->core() == this) {
       if (import->target()) return Name(import->target(), is_promise, out);
-      *out += is_promise || import->is_promise() ? R"(["pipeline",)" : R"(["import",)";
-      AppendJsonNumber(import->id(), out);
-      *out += ']';
+      WriteNumbered(is_promise || import->is_promise() ? Word::kPipeline : Word::kImport,
+                    import->id(), out);
       return OkStatus();
     }
     if (exports_.size() >= limits_.exports_max)
@@ -193,9 +242,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const int64_t id = next_offer_--;
     exports_[id] = {hook, 1, is_promise};
     offered_.push_back(id);
-    *out += is_promise ? R"(["promise",)" : R"(["export",)";
-    AppendJsonNumber(id, out);
-    *out += ']';
+    WriteNumbered(is_promise ? Word::kPromise : Word::kExport, id, out);
     return OkStatus();
   }
 
@@ -207,16 +254,18 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     if (imports_.size() >= limits_.imports_max)
       return FailedHook(
           ResourceExhausted("{} calls and objects of the peer are in use", imports_.size()));
-    std::string text = R"(["push",["pipeline",)";
-    AppendJsonNumber(on.id(), &text);
-    text += ',';
-    WritePath(path, &text);
+    std::string text = TakeBuffer();
+    MessageWriter out(&text, codec_);
+    out.BeginArray(2);
+    out.Put(Word::kPush);
+    out.BeginArray(args != nullptr ? 4 : 3);
+    out.Put(Word::kPipeline);
+    out.Int(on.id());
+    WritePath(path, out);
     Status status;
-    if (args != nullptr) {
-      text += ',';
-      status = WriteArguments(*args, limits_, *this, &text);
-    }
-    text += "]]";
+    if (args != nullptr) status = WriteArguments(*args, limits_, *this, out);
+    out.EndArray();
+    out.EndArray();
     if (status.ok() && text.size() > limits_.message_bytes_max)
       status = ResourceExhausted("a call of {} bytes; {} are allowed", text.size(),
                                  limits_.message_bytes_max);
@@ -230,19 +279,28 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   }
 
   void SendPull(int64_t id) {
-    std::string text = R"(["pull",)";
-    AppendJsonNumber(id, &text);
-    text += ']';
+    std::string text = TakeBuffer();
+    MessageWriter out(&text, codec_);
+    WriteNumbered(Word::kPull, id, out);
     Send(std::move(text));
   }
 
   void SendRelease(int64_t id, uint64_t count) {
-    std::string text = R"(["release",)";
-    AppendJsonNumber(id, &text);
-    text += ',';
-    AppendJsonNumber(static_cast<int64_t>(count), &text);
-    text += ']';
+    std::string text = TakeBuffer();
+    MessageWriter out(&text, codec_);
+    out.BeginArray(3);
+    out.Put(Word::kRelease);
+    out.Int(id);
+    out.Int(static_cast<int64_t>(count));
+    out.EndArray();
     Send(std::move(text));
+  }
+
+  static void WriteNumbered(Word word, int64_t id, MessageWriter& out) {
+    out.BeginArray(2);
+    out.Put(word);
+    out.Int(id);
+    out.EndArray();
   }
 
   void AnswerWhenSettled(int64_t id, const HookPtr& hook) {
@@ -259,31 +317,41 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   }
 
   void SendAnswer(int64_t id, StatusOr<Value> outcome) {
-    std::string text;
+    std::string text = TakeBuffer();
     if (outcome.ok()) {
-      text = R"(["resolve",)";
-      AppendJsonNumber(id, &text);
-      text += ',';
-      Status status = WriteExpression(*outcome, limits_, *this, &text);
-      text += ']';
+      MessageWriter out(&text, codec_);
+      out.BeginArray(3);
+      out.Put(Word::kResolve);
+      out.Int(id);
+      Status status = WriteExpression(*outcome, limits_, *this, out);
+      out.EndArray();
       if (status.ok() && text.size() > limits_.message_bytes_max)
         status = ResourceExhausted("a result of {} bytes; {} are allowed", text.size(),
                                    limits_.message_bytes_max);
       if (status.ok()) return SendWithOffers(std::move(text));
       TakeBackOffers();
       outcome = std::move(status);
+      text.clear();
     }
-    text = R"(["reject",)";
-    AppendJsonNumber(id, &text);
-    text += ',' + ErrorText(outcome.status()) + ']';
+    MessageWriter out(&text, codec_);
+    out.BeginArray(3);
+    out.Put(Word::kReject);
+    out.Int(id);
+    WriteError(outcome.status(), out);
+    out.EndArray();
     Send(std::move(text));
   }
 
-  std::string ErrorText(const Status& status) {
+  void WriteError(const Status& status, MessageWriter& out) {
     References none;
     std::string text;
-    if (WriteExpression(ErrorFromStatus(status), limits_, none, &text).ok()) return text;
-    return R"(["error","Error","an error that could not be sent"])";
+    MessageWriter error(&text, codec_);
+    if (WriteExpression(ErrorFromStatus(status), limits_, none, error).ok()) return out.Raw(text);
+    out.BeginArray(3);
+    out.Put(Word::kError);
+    out.String("Error");
+    out.String("an error that could not be sent");
+    out.EndArray();
   }
 
   // Promises that a message offers are answered unasked, after that message.
@@ -311,16 +379,34 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   }
 
   void Queue(std::string text) {
+    if (sink_) {
+      sink_(text);
+      if (text.capacity() <= kBufferBytesKept) buffer_ = std::move(text);
+      return;
+    }
     output_bytes_ += text.size();
     output_.push_back(std::move(text));
     if (output_.size() == 1 && on_output_) on_output_();
+  }
+
+  // Empty, with the memory of the last message that went to the sink.
+  std::string TakeBuffer() {
+    std::string buffer = std::move(buffer_);
+    buffer.clear();
+    return buffer;
   }
 
   // ---- the end
 
   void Abort(Status reason) {
     if (ended()) return;
-    Queue(R"(["abort",)" + ErrorText(reason) + ']');  // above all limits
+    std::string text;
+    MessageWriter out(&text, codec_);
+    out.BeginArray(2);
+    out.Put(Word::kAbort);
+    WriteError(reason, out);
+    out.EndArray();
+    Queue(std::move(text));  // above all limits
     End(std::move(reason));
   }
 
@@ -377,6 +463,9 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   int64_t next_result_ = 1;       // the peer's next push
   int64_t next_offer_ = -1;       // our next stub
   std::vector<int64_t> offered_;  // by the message that is being written
+  Codec codec_ = Codec::kJson;
+  Callback<void(std::string_view)> sink_;
+  std::string buffer_;
   std::deque<std::string> output_;
   size_t output_bytes_ = 0;
   size_t unanswered_ = 0;
@@ -427,6 +516,7 @@ Session::Session(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 Session::~Session() {
   core_->on_output_ = nullptr;
   core_->on_idle_ = nullptr;
+  core_->sink_ = nullptr;
   core_->End(Unavailable("the session was closed"));
 }
 
@@ -451,6 +541,13 @@ bool Session::TakeOutput(std::string* message) {
   core_->output_.pop_front();
   core_->output_bytes_ -= message->size();
   return true;
+}
+
+void Session::SendTo(Callback<void(std::string_view)> sink) {
+  core_->sink_ = std::move(sink);
+}
+void Session::UseBinary() {
+  core_->codec_ = Codec::kBinary;
 }
 
 bool Session::has_output() const {

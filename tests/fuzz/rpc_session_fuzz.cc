@@ -1,4 +1,5 @@
-// Messages of a hostile peer: one line, one message, into a session with a main object.
+// Messages of a hostile peer, into a session with a main object: JSON, one line a message, or,
+// after a first byte 'B', the binary form, each message behind its length in one byte.
 //
 // Nothing may crash or leak, whatever comes; when the session has ended both tables are
 // empty. What the fuzzer finds to be a value must also read back as that value.
@@ -41,20 +42,31 @@ void RoundTrip(std::string_view text) {
   EDGE_CHECK(back.ok() && *back == *value);
 }
 
+std::string_view NextMessage(std::string_view* input, bool binary) {
+  const size_t size = binary ? static_cast<uint8_t>(input->front()) : input->find('\n');
+  if (binary) input->remove_prefix(1);
+  const std::string_view message = input->substr(0, size);
+  input->remove_prefix(std::min(message.size() + (binary ? 0 : 1), input->size()));
+  return message;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string_view text(reinterpret_cast<const char*>(data), size);
+  std::string_view input(reinterpret_cast<const char*>(data), size);
   const SessionLimits limits{.exports_max = 64, .imports_max = 64, .output_bytes_max = 1 << 20};
   auto session = Session::Create(Stub<Thing>(std::make_shared<Thing>()).hook(), limits);
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    RoundTrip(line);
-    const bool ended = !session->OnMessage(line).ok();
+  const bool binary = input.starts_with('B');
+  if (binary) {
+    session->UseBinary();
+    input.remove_prefix(1);
+  }
+  while (!input.empty()) {
+    const std::string_view message = NextMessage(&input, binary);
+    if (!binary) RoundTrip(message);
+    const bool ended = !session->OnMessage(message).ok();
     EDGE_CHECK(ended == session->ended());
     if (ended) EDGE_CHECK(session->counts().exports == 0 && session->counts().imports == 0);
-    text.remove_prefix(std::min(end + 1, text.size()));
   }
   for (std::string message; session->TakeOutput(&message);) EDGE_CHECK(!message.empty());
   return 0;
