@@ -599,7 +599,7 @@ StatusOr<bool> Archive::UploadBatch(std::set<std::string>* snapshots) {
     MutexLock lock(&mu_);
     from = uploaded_;
   }
-  const JournalPosition until = journal.end();
+  const JournalPosition until = journal.confirmed_end();
   // The header names where the pack ends, which is known only after reading.
   std::vector<LogDraft> drafts;
   std::map<std::string, size_t, std::less<>> open;
@@ -624,9 +624,15 @@ StatusOr<bool> Archive::UploadBatch(std::set<std::string>* snapshots) {
   if (pack.section_count() > 0) {
     const PackHeader header = NextHeader(from, to);
     pack.SetHeader(header);
+    const std::vector<Section> stored = pack.sections();
     const Status put = PutPack(header, &pack);
     if (put.code() == StatusCode::kAborted) return true;  // go on behind what is there
     EDGE_RETURN_IF_ERROR(put);
+    for (const Section& section : stored) {
+      if (section.kind == SectionKind::kPages) continue;
+      const auto core = options_.find(section.name);
+      if (core != nullptr) core->OnStored(section.state.epoch, section.state.lsn);
+    }
   } else {
     MutexLock lock(&mu_);
     uploaded_ = std::max(uploaded_, to);

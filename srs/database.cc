@@ -32,23 +32,45 @@ DatabaseCore::DatabaseCore(DatabaseHost* host, std::string name, ImagePaths path
 
 // --- What the journal tells ---
 
-void DatabaseCore::OnJournalled(Lsn lsn) {
+void DatabaseCore::Advance(Durability durability, Lsn lsn) {
   std::vector<Waiter> ready;
   {
     MutexLock lock(&mu_);
-    durable_lsn_.store(lsn, std::memory_order_release);
-    while (!waiters_.empty() && waiters_.front().lsn <= lsn) {
-      ready.push_back(std::move(waiters_.front()));
-      waiters_.pop_front();
+    auto& mark = durable_lsn_[static_cast<size_t>(durability)];
+    if (mark.load(std::memory_order_relaxed) >= lsn) return;
+    mark.store(lsn, std::memory_order_release);
+    if (!waiters_.empty() && waiters_.front().lsn <= lsn) {
+      std::deque<Waiter> left;
+      for (Waiter& waiter : waiters_) {
+        if (waiter.lsn <= lsn && waiter.durability == durability) {
+          ready.push_back(std::move(waiter));
+        } else {
+          left.push_back(std::move(waiter));
+        }
+      }
+      waiters_.swap(left);
     }
-    is_delivering_ = !ready.empty();
+    if (!ready.empty()) ++delivering_;
     changed_.SignalAll();
   }
   if (ready.empty()) return;
   for (Waiter& waiter : ready) waiter.done(OkStatus());
   MutexLock lock(&mu_);
-  is_delivering_ = false;
+  --delivering_;
   changed_.SignalAll();
+}
+
+// What is known of a database when it is opened or made: everything there is, is durable here
+// and (a host serves only after its followers have confirmed what it found) at the followers.
+void DatabaseCore::SetDurableLsn(Lsn lsn) {
+  for (const Durability d : {Durability::kLocal, Durability::kQuorum}) {
+    durable_lsn_[static_cast<size_t>(d)].store(lsn, std::memory_order_release);
+  }
+  if (lsn == 0) durable_lsn_[static_cast<size_t>(Durability::kStore)] = 0;
+}
+
+void DatabaseCore::OnStored(uint32_t epoch, Lsn lsn) {
+  if (epoch == epoch_.load(std::memory_order_acquire)) Advance(Durability::kStore, lsn);
 }
 
 bool DatabaseCore::IsCached(uint32_t epoch, Lsn lsn) const {
@@ -63,7 +85,7 @@ void DatabaseCore::NoteRecovered(const JournalEntry& entry, const JournalPositio
     deleted_epoch_ = entry.epoch;
     known_.reset();
     recovered_.clear();
-    durable_lsn_ = 0;
+    SetDurableLsn(0);
     return;
   }
   if (recovered_.empty() || recovered_.back() != block) recovered_.push_back(block);
@@ -76,7 +98,7 @@ void DatabaseCore::NoteRecovered(const JournalEntry& entry, const JournalPositio
   state.post = entry.record.post;
   known_ = state;
   epoch_ = entry.epoch;
-  durable_lsn_ = entry.lsn;
+  SetDurableLsn(entry.lsn);
 }
 
 std::optional<State> DatabaseCore::known() const {
@@ -84,14 +106,22 @@ std::optional<State> DatabaseCore::known() const {
   return known_;
 }
 
-Status DatabaseCore::WaitDurable(Lsn lsn) {
-  if (durable_lsn() >= lsn) return OkStatus();
+Status DatabaseCore::WaitDurable(Lsn lsn, Durability durability) {
+  if (durability == Durability::kNone || durable_lsn(durability) >= lsn) return OkStatus();
+  EDGE_RETURN_IF_ERROR(host_->CheckDurability(durability));
   if (!host_->has_threads()) {
-    while (durable_lsn() < lsn && host_->journal().WriteStep()) {
+    while (durable_lsn(Durability::kLocal) < lsn && host_->journal().WriteStep()) {
     }
   }
+  if (durability == Durability::kQuorum && host_->is_replication_loop()) {
+    return FailedPrecondition("{}: a wait for followers on the loop that hears them", name_);
+  }
+  if (durability == Durability::kStore) {
+    EDGE_RETURN_IF_ERROR(host_->FlushStore());
+    if (durable_lsn(durability) >= lsn) return OkStatus();
+  }
   MutexLock lock(&mu_);
-  while (durable_lsn() < lsn) {
+  while (durable_lsn(durability) < lsn) {
     // A broken database still waits for what the journal has of it.
     if (!health_.ok() && !host_->journal().status().ok()) return health_;
     if (!host_->has_threads()) return Internal("{}: commit {} was never journalled", name_, lsn);
@@ -100,15 +130,16 @@ Status DatabaseCore::WaitDurable(Lsn lsn) {
   return OkStatus();
 }
 
-void DatabaseCore::OnDurable(Lsn lsn, Callback<void(Status)> done) {
+void DatabaseCore::OnDurable(Lsn lsn, Durability durability, Callback<void(Status)> done) {
   Status result;
-  {
+  if (durability != Durability::kNone) {
+    result = host_->CheckDurability(durability);
     MutexLock lock(&mu_);
-    if (durable_lsn() < lsn) {
+    if (result.ok() && durable_lsn(durability) < lsn) {
       if (health_.ok()) {
         auto at = waiters_.end();
         while (at != waiters_.begin() && std::prev(at)->lsn > lsn) --at;
-        waiters_.insert(at, {lsn, std::move(done)});
+        waiters_.insert(at, {lsn, durability, std::move(done)});
         return;
       }
       result = health_;
@@ -125,13 +156,13 @@ void DatabaseCore::Break(const Status& status) {
     is_broken_ = true;
     // What is in the journal's hands may still become durable, unless that is what broke.
     if (!host_->journal().status().ok()) lost.swap(waiters_);
-    if (!lost.empty()) is_delivering_ = true;
+    if (!lost.empty()) ++delivering_;
     changed_.SignalAll();
   }
   if (lost.empty()) return;
   for (Waiter& waiter : lost) waiter.done(status);
   MutexLock lock(&mu_);
-  is_delivering_ = false;
+  --delivering_;
   changed_.SignalAll();
 }
 
@@ -150,7 +181,7 @@ Status DatabaseCore::writable() const {
 }
 
 Callback<Status(Lsn)> DatabaseCore::DurableWait() {
-  return [this](Lsn lsn) { return WaitDurable(lsn); };
+  return [this](Lsn lsn) { return WaitDurable(lsn, Durability::kLocal); };
 }
 
 // --- Commits ---
@@ -192,7 +223,7 @@ void DatabaseCore::MaybeCheckpoint(sqlite3* connection, uint32_t frames) {
 Status DatabaseCore::CommitRecord(const State& before, ByteView record) {
   host_->journal().Append(shared_from_this(), before.epoch, before.lsn + 1, before.chain, record);
   EDGE_RETURN_IF_ERROR(host_->journal().status());
-  return WaitDurable(before.lsn + 1);
+  return WaitDurable(before.lsn + 1, host_->default_durability());
 }
 
 // --- Life ---
@@ -278,7 +309,7 @@ Status DatabaseCore::Materialize() {
   cached_lsn_ = image_->cached_lsn();
   MutexLock lock(&mu_);
   known_ = state;
-  durable_lsn_ = state.lsn;
+  SetDurableLsn(state.lsn);
   return OkStatus();
 }
 
@@ -347,10 +378,10 @@ void DatabaseCore::Close(sqlite3* connection) {
   const int closed = sqlite3_close(connection);
   EDGE_CHECK(closed == SQLITE_OK);  // a blob handle or a backup of it is still open
   const Lsn newest = image_->state().lsn;
-  const Status durable = WaitDurable(newest);
+  const Status durable = WaitDurable(newest, Durability::kLocal);
   {
     MutexLock lock(&mu_);
-    while (is_delivering_) changed_.Wait(&mu_);
+    while (delivering_ > 0) changed_.Wait(&mu_);
   }
   if (durable.ok()) Flush().IgnoreError();  // the journal keeps what could not be flushed
   MutexLock life(&life_mu_);
@@ -381,12 +412,12 @@ Status DatabaseCore::Delete() {
   // One past the newest commit stands for the deletion while we wait for it.
   host_->journal().AppendDelete(shared_from_this(), state.epoch, state.lsn + 1);
   EDGE_RETURN_IF_ERROR(host_->journal().status());
-  EDGE_RETURN_IF_ERROR(WaitDurable(state.lsn + 1));
+  EDGE_RETURN_IF_ERROR(WaitDurable(state.lsn + 1, host_->default_durability()));
   deleted_epoch_ = state.epoch;
   {
     MutexLock lock(&mu_);
     known_.reset();
-    durable_lsn_ = 0;
+    SetDurableLsn(0);
   }
   cached_lsn_ = 0;
   return Image::RemoveFiles(&host_->files(), paths_);
@@ -414,6 +445,15 @@ Status DatabaseCore::VisitFlushed(Callback<Status(const State&)> begin,
   const bool was_cold = image_ == nullptr;
   EDGE_RETURN_IF_ERROR(Materialize());
   Status visited = FlushOpen();
+  if (visited.ok() && host_->CheckDurability(Durability::kQuorum).ok()) {
+    // What leaves this host must never be taken back.
+    const Lsn cached = image_->cached_lsn();
+    if (host_->has_threads()) {
+      visited = WaitDurable(cached, Durability::kQuorum);
+    } else if (durable_lsn(Durability::kQuorum) < cached) {
+      visited = Unavailable("{}: commit {} is not confirmed yet", name_, cached);
+    }
+  }
   if (visited.ok()) visited = image_->VisitCache(std::move(begin), std::move(visit));
   if (was_cold) GoCold();
   return visited;
@@ -425,21 +465,29 @@ namespace {
 
 class DatabaseHandle final : public Database {
  public:
-  DatabaseHandle(std::shared_ptr<DatabaseCore> core, sqlite3* connection)
-      : core_(std::move(core)), connection_(connection) {}
+  DatabaseHandle(std::shared_ptr<DatabaseCore> core, sqlite3* connection, Durability durability)
+      : core_(std::move(core)), connection_(connection), durability_(durability) {}
   ~DatabaseHandle() override { core_->Close(connection_); }
 
   const std::string& name() const override { return core_->name(); }
   sqlite3* handle() override { return connection_; }
   Lsn lsn() const override { return core_->image().state().lsn; }
-  Lsn durable_lsn() const override { return core_->durable_lsn(); }
-  Status WaitDurable(Lsn lsn) override {
-    if (lsn > this->lsn()) return NoSuchCommit(lsn);
-    return core_->WaitDurable(lsn);
+  Durability durability() const override { return durability_; }
+  Status SetDurability(Durability durability) override {
+    EDGE_RETURN_IF_ERROR(core_->CheckDurability(durability));
+    durability_ = durability;
+    return OkStatus();
   }
-  void OnDurable(Lsn lsn, Callback<void(Status)> done) override {
+  Lsn durable_lsn(Durability durability) const override {
+    return durability == Durability::kNone ? lsn() : core_->durable_lsn(durability);
+  }
+  Status WaitDurable(Lsn lsn, Durability durability) override {
+    if (lsn > this->lsn()) return NoSuchCommit(lsn);
+    return core_->WaitDurable(lsn, durability);
+  }
+  void OnDurable(Lsn lsn, Durability durability, Callback<void(Status)> done) override {
     if (lsn > this->lsn()) return done(NoSuchCommit(lsn));
-    core_->OnDurable(lsn, std::move(done));
+    core_->OnDurable(lsn, durability, std::move(done));
   }
   Status health() const override { return core_->health(); }
   std::string GetCurrentBookmark() override { return FormatBookmark(core_->image().state()); }
@@ -451,12 +499,14 @@ class DatabaseHandle final : public Database {
   }
   const std::shared_ptr<DatabaseCore> core_;
   sqlite3* const connection_;
+  Durability durability_;
 };
 
 }  // namespace
 
 std::unique_ptr<Database> MakeDatabase(std::shared_ptr<DatabaseCore> core, sqlite3* connection) {
-  return std::make_unique<DatabaseHandle>(std::move(core), connection);
+  const Durability durability = core->default_durability();
+  return std::make_unique<DatabaseHandle>(std::move(core), connection, durability);
 }
 
 }  // namespace edge::srs

@@ -34,6 +34,13 @@ class DatabaseHost {
   virtual Journal& journal() = 0;
   virtual Vfs& vfs() = 0;
   virtual bool has_threads() const = 0;
+  virtual Durability default_durability() const = 0;
+  // FailedPrecondition for a class that this relay cannot give.
+  virtual Status CheckDurability(Durability durability) const = 0;
+  // Uploads what is journalled and confirmed.
+  virtual Status FlushStore() = 0;
+  // Whether the caller must not wait for followers: it is on the loop that talks to them.
+  virtual bool is_replication_loop() const = 0;
   virtual void RequestFlush(std::shared_ptr<DatabaseCore> core) = 0;
   // Builds the newest state of `core` that journal and store know in a file of its own and
   // makes it the local cache. NotFound: they know nothing of it.
@@ -54,7 +61,8 @@ class DatabaseCore final : public JournalStream,
 
   // JournalStream
   const std::string& name() const override { return name_; }
-  void OnJournalled(Lsn lsn) override;
+  void OnJournalled(Lsn lsn) override { Advance(Durability::kLocal, lsn); }
+  void OnConfirmed(Lsn lsn) override { Advance(Durability::kQuorum, lsn); }
   bool IsCached(uint32_t epoch, Lsn lsn) const override;
 
   // VfsDatabase: the connection's thread.
@@ -75,6 +83,8 @@ class DatabaseCore final : public JournalStream,
   // Makes it if there is none. FailedPrecondition if it is open already.
   Status Open(sqlite3** connection);
   void Close(sqlite3* connection);
+  Durability default_durability() const { return host_->default_durability(); }
+  Status CheckDurability(Durability durability) const { return host_->CheckDurability(durability); }
   bool is_open() const { return is_open_.load(std::memory_order_acquire); }
 
   // Runs `work` with the image of the closed database, up to date; it goes cold afterwards.
@@ -90,9 +100,13 @@ class DatabaseCore final : public JournalStream,
   Status VisitFlushed(Callback<Status(const State&)> begin,
                       Callback<Status(uint32_t pgno, const std::byte* page)> visit);
 
-  Lsn durable_lsn() const { return durable_lsn_.load(std::memory_order_acquire); }
-  Status WaitDurable(Lsn lsn);
-  void OnDurable(Lsn lsn, Callback<void(Status)> done);
+  Lsn durable_lsn(Durability durability) const {
+    return durable_lsn_[static_cast<size_t>(durability)].load(std::memory_order_acquire);
+  }
+  Status WaitDurable(Lsn lsn, Durability durability);
+  void OnDurable(Lsn lsn, Durability durability, Callback<void(Status)> done);
+  // The archive has uploaded commits up to lsn.
+  void OnStored(uint32_t epoch, Lsn lsn);
   void Break(const Status& status);
   Status health() const;
   void MaybeCheckpoint(sqlite3* connection, uint32_t frames);
@@ -100,6 +114,7 @@ class DatabaseCore final : public JournalStream,
  private:
   struct Waiter {
     Lsn lsn;
+    Durability durability;
     Callback<void(Status)> done;
   };
   Status Materialize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_);
@@ -107,6 +122,8 @@ class DatabaseCore final : public JournalStream,
   void GoCold() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_);
   Status Connect(sqlite3** connection);
   Callback<Status(Lsn)> DurableWait();
+  void Advance(Durability durability, Lsn lsn);
+  void SetDurableLsn(Lsn lsn);
 
   DatabaseHost* const host_;
   const std::string name_;
@@ -120,7 +137,7 @@ class DatabaseCore final : public JournalStream,
   RecordBuilder builder_;
   uint32_t next_checkpoint_frames_ = 0;
 
-  std::atomic<Lsn> durable_lsn_{0};
+  std::atomic<Lsn> durable_lsn_[4] = {};  // by Durability; kNone is not used
   std::atomic<Lsn> cached_lsn_{0};
   std::atomic<uint32_t> epoch_{1};
   std::atomic<uint32_t> deleted_epoch_{0};
@@ -131,7 +148,7 @@ class DatabaseCore final : public JournalStream,
   std::optional<State> known_ ABSL_GUARDED_BY(mu_);
   Status health_ ABSL_GUARDED_BY(mu_);
   std::deque<Waiter> waiters_ ABSL_GUARDED_BY(mu_);  // ascending lsn but for oddities
-  bool is_delivering_ ABSL_GUARDED_BY(mu_) = false;
+  int delivering_ ABSL_GUARDED_BY(mu_) = 0;          // threads that call waiters back
 };
 
 // The user's handle.

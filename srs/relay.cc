@@ -76,6 +76,20 @@ class RelayImpl final : public Relay, public DatabaseHost {
   Journal& journal() override { return *journal_; }
   Vfs& vfs() override { return vfs_; }
   bool has_threads() const override { return options_.background_threads; }
+  Durability default_durability() const override {
+    return options_.durability.value_or(has_followers() ? Durability::kQuorum : Durability::kLocal);
+  }
+  Status CheckDurability(Durability durability) const override {
+    if (durability == Durability::kQuorum && !has_followers()) {
+      return FailedPrecondition("durability quorum: this relay has no followers");
+    }
+    if (durability == Durability::kStore && archive_ == nullptr) {
+      return FailedPrecondition("durability store: this relay has no object store");
+    }
+    return OkStatus();
+  }
+  Status FlushStore() override { return Flush(); }
+  bool is_replication_loop() const override { return false; }
   void RequestFlush(std::shared_ptr<DatabaseCore> core) override;
   StatusOr<State> Rebuild(DatabaseCore& core) override;
   StatusOr<uint32_t> NextEpoch(const std::string& name) override;
@@ -106,6 +120,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
   }
   StatusOr<State> Build(const std::string& name, uint32_t epoch, Lsn target,
                         const std::string& path, RestoreReport* report);
+  bool has_followers() const { return false; }
   Status NeedStore() const {
     if (archive_ != nullptr) return OkStatus();
     return FailedPrecondition("this relay has no object store");

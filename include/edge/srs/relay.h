@@ -13,8 +13,10 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "edge/base/callback.h"
@@ -30,6 +32,15 @@ struct sqlite3;
 
 namespace edge::srs {
 
+// What it takes until a commit counts as durable. Each is set per database and can be asked
+// for per commit.
+enum class Durability : uint8_t {
+  kNone,    // nothing: it is committed
+  kLocal,   // in this host's journal, synced: survives kill -9 and power loss
+  kQuorum,  // synced by RelayReplication::quorum followers: survives the loss of the host
+  kStore,   // in the object store
+};
+
 // The number of a commit within one database: 1, 2, 3 ... without gaps; 0: empty.
 using Lsn = uint64_t;
 
@@ -39,19 +50,20 @@ struct RelayOptions {
   int64_t batch_interval_ms = 10'000;            // upload what is waiting at least this often
   uint64_t batch_bytes_max = 16 << 20;           // ... or when this much waits
   uint64_t journal_file_bytes = 64 << 20;
-  FileSystem* files = nullptr;         // null: PosixFileSystem()
-  Clock* clock = nullptr;              // null: SystemClock()
-  Random* random = nullptr;            // null: SystemRandom()
-  MetricsRegistry* metrics = nullptr;  // may be null
+  std::optional<Durability> durability = {};  // of new Databases; default kLocal
+  FileSystem* files = nullptr;                // null: PosixFileSystem()
+  Clock* clock = nullptr;                     // null: SystemClock()
+  Random* random = nullptr;                   // null: SystemRandom()
+  MetricsRegistry* metrics = nullptr;         // may be null
   // False: no threads are started; waiting calls do the work themselves, and the host calls
   // RunBackgroundStep(). For simulations.
   bool background_threads = true;
 };
 
 // One open database, with one SQLite connection. Single-threaded: all calls and all use of
-// handle() by one thread at a time; OnDurable callbacks come from the relay's thread, which
+// handle() by one thread at a time; OnDurable callbacks come from the relay's threads, which
 // they hold up: they must not wait, and not close the database. Destroying it finalizes its
-// statements, waits until all is durable and writes the cache; blobs and backups must be
+// statements, waits until all is journalled and writes the cache; blobs and backups must be
 // closed before. A transaction may write 128 MiB of pages (then: SQLITE_FULL).
 class Database {
  public:
@@ -61,15 +73,27 @@ class Database {
   // locking_mode and checkpoints are ours: changing them is refused.
   virtual sqlite3* handle() = 0;
 
-  virtual Lsn lsn() const = 0;          // of the newest commit
-  virtual Lsn durable_lsn() const = 0;  // everything up to here survives kill -9 and power loss
-  // Blocks until `lsn` is durable. The error that broke the journal, for good, if it failed;
-  // InvalidArgument for a commit that was not made yet.
-  virtual Status WaitDurable(Lsn lsn) = 0;
+  virtual Lsn lsn() const = 0;  // of the newest commit
+  // What the calls below mean if they name no class. At first RelayOptions::durability.
+  // FailedPrecondition: kQuorum without followers, kStore without a store.
+  virtual Durability durability() const = 0;
+  virtual Status SetDurability(Durability durability) = 0;
+  // Everything up to here is durable.
+  virtual Lsn durable_lsn(Durability durability) const = 0;
+  Lsn durable_lsn() const { return durable_lsn(durability()); }
+  // Blocks until `lsn` is durable; kStore uploads what waits. The error that broke the
+  // journal, for good, if it failed; Aborted: another host has taken over (then nobody knows
+  // whether the commit was kept); InvalidArgument for a commit that was not made yet;
+  // FailedPrecondition as above, and for kQuorum on the loop that talks to the followers.
+  virtual Status WaitDurable(Lsn lsn, Durability durability) = 0;
+  Status WaitDurable(Lsn lsn) { return WaitDurable(lsn, durability()); }
   Status WaitDurable() { return WaitDurable(lsn()); }
-  // Calls `done` once when `lsn` is durable or can never be: from the relay's thread, or
-  // before returning if it already is.
-  virtual void OnDurable(Lsn lsn, Callback<void(Status)> done) = 0;
+  // Calls `done` once when `lsn` is durable or can never be: from one of the relay's threads,
+  // or before returning if it already is.
+  virtual void OnDurable(Lsn lsn, Durability durability, Callback<void(Status)> done) = 0;
+  void OnDurable(Lsn lsn, Callback<void(Status)> done) {
+    OnDurable(lsn, durability(), std::move(done));
+  }
   // A commit was lost or refused; the database must be closed and opened again. OK if not.
   virtual Status health() const = 0;
 
