@@ -45,24 +45,26 @@ TEST_CASE("the clocks go forward and know the century", "[base]") {
 }
 
 TEST_CASE("a mutex keeps threads apart and a condition wakes them", "[base]") {
-  Mutex mu;
+  struct {
+    Mutex mu;
+    int turn ABSL_GUARDED_BY(mu) = 0;
+  } shared;
   CondVar changed;
-  int turn ABSL_GUARDED_BY(mu) = 0;
   std::vector<std::thread> threads;
   for (int me = 0; me < 3; ++me) {
     threads.emplace_back([&, me] {
       for (int round = 0; round < 100; ++round) {
-        const MutexLock lock(&mu);
-        while (turn % 3 != me) changed.Wait(&mu);
-        ++turn;
+        const MutexLock lock(&shared.mu);
+        while (shared.turn % 3 != me) changed.Wait(&shared.mu);
+        ++shared.turn;
         changed.SignalAll();
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  const MutexLock lock(&mu);
-  REQUIRE(turn == 300);
-  REQUIRE_FALSE(changed.WaitForMs(&mu, 1));
+  const MutexLock lock(&shared.mu);
+  REQUIRE(shared.turn == 300);
+  REQUIRE_FALSE(changed.WaitForMs(&shared.mu, 1));
 }
 
 TEST_CASE("TryLock fails while another thread holds the mutex", "[base]") {
@@ -70,8 +72,11 @@ TEST_CASE("TryLock fails while another thread holds the mutex", "[base]") {
   mu.Lock();
   bool taken = true;
   std::thread([&] {
-    taken = mu.TryLock();
-    if (taken) mu.Unlock();
+    if (mu.TryLock()) {
+      mu.Unlock();
+    } else {
+      taken = false;
+    }
   }).join();
   mu.Unlock();
   REQUIRE_FALSE(taken);
