@@ -27,11 +27,10 @@ std::array<char32_t, 256> ByteCharacters() {
   return characters;
 }
 
-class BytePairs final : public Tokenizer {
+class BytePairs final : public VocabularyTokenizer {
  public:
   BytePairs(Vocabulary vocabulary, PreTokenizer pre)
-      : vocabulary_(std::move(vocabulary)), splitter_(vocabulary_), pre_(pre) {
-    SetCommon(vocabulary_);
+      : VocabularyTokenizer(std::move(vocabulary)), splitter_(vocabulary_), pre_(pre) {
     whole_words_ = pre == PreTokenizer::kLlama3;
     adds_bos_ = vocabulary_.adds_bos.value_or(pre == PreTokenizer::kLlama3) && bos_.has_value();
     const auto characters = ByteCharacters();
@@ -42,7 +41,6 @@ class BytePairs final : public Tokenizer {
       const auto found = vocabulary_.ids.find(text);
       bytes_[byte] = found == vocabulary_.ids.end() ? -1 : found->second;
     }
-    pieces_.resize(vocabulary_.texts.size());
     for (size_t i = 0; i < pieces_.size(); ++i) {
       const TokenKind kind = vocabulary_.kinds[i];
       if (kind == TokenKind::kUserDefined) {
@@ -82,20 +80,6 @@ class BytePairs final : public Tokenizer {
         },
         [&](TokenId id) { ids.push_back(id); });
     return ids;
-  }
-
-  std::string_view Piece(TokenId id) const override {
-    return id < 0 || static_cast<size_t>(id) >= pieces_.size() ? std::string_view()
-                                                               : pieces_[static_cast<size_t>(id)];
-  }
-  std::optional<TokenId> Find(std::string_view text) const override {
-    const auto found = vocabulary_.ids.find(text);
-    return found == vocabulary_.ids.end() ? std::nullopt : std::optional(found->second);
-  }
-  std::string_view VocabularyText(TokenId id) const override {
-    return id < 0 || static_cast<size_t>(id) >= pieces_.size()
-               ? std::string_view()
-               : vocabulary_.texts[static_cast<size_t>(id)];
   }
 
  private:
@@ -207,14 +191,12 @@ class BytePairs final : public Tokenizer {
     }
   }
 
-  Vocabulary vocabulary_;
   ControlSplitter splitter_;
   PreTokenizer pre_;
   bool whole_words_;
   std::array<std::string, 256> byte_texts_;
   std::unordered_map<char32_t, uint8_t> byte_of_;
   std::array<TokenId, 256> bytes_;
-  std::vector<std::string> pieces_;
   absl::flat_hash_map<uint64_t, Merge> merges_;
 };
 

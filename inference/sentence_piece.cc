@@ -54,15 +54,15 @@ std::string UnmarkSpaces(std::string_view text) {
   return out;
 }
 
-class SentencePiece final : public Tokenizer {
+class SentencePiece final : public VocabularyTokenizer {
  public:
   SentencePiece(Vocabulary vocabulary, std::vector<float> scores)
-      : vocabulary_(std::move(vocabulary)), scores_(std::move(scores)), splitter_(vocabulary_) {
-    SetCommon(vocabulary_);
+      : VocabularyTokenizer(std::move(vocabulary)),
+        scores_(std::move(scores)),
+        splitter_(vocabulary_) {
     adds_bos_ = vocabulary_.adds_bos.value_or(true) && bos_.has_value();
     adds_space_ = vocabulary_.adds_space.value_or(true);
     bytes_.fill(-1);
-    pieces_.resize(vocabulary_.texts.size());
     for (size_t i = 0; i < pieces_.size(); ++i) {
       const std::string& text = vocabulary_.texts[i];
       const TokenKind kind = vocabulary_.kinds[i];
@@ -93,20 +93,6 @@ class SentencePiece final : public Tokenizer {
           after_control = true;
         });
     return ids;
-  }
-
-  std::string_view Piece(TokenId id) const override {
-    return id < 0 || static_cast<size_t>(id) >= pieces_.size() ? std::string_view()
-                                                               : pieces_[static_cast<size_t>(id)];
-  }
-  std::optional<TokenId> Find(std::string_view text) const override {
-    const auto found = vocabulary_.ids.find(text);
-    return found == vocabulary_.ids.end() ? std::nullopt : std::optional(found->second);
-  }
-  std::string_view VocabularyText(TokenId id) const override {
-    return id < 0 || static_cast<size_t>(id) >= pieces_.size()
-               ? std::string_view()
-               : vocabulary_.texts[static_cast<size_t>(id)];
   }
 
  private:
@@ -190,10 +176,8 @@ class SentencePiece final : public Tokenizer {
     }
   }
 
-  Vocabulary vocabulary_;
   std::vector<float> scores_;
   ControlSplitter splitter_;
-  std::vector<std::string> pieces_;
   std::array<TokenId, 256> bytes_;
 };
 

@@ -39,6 +39,34 @@ struct Vocabulary {
   std::optional<bool> adds_bos, adds_space;
 };
 
+// What every tokenizer answers from its vocabulary alone. Immutable after construction.
+class VocabularyTokenizer : public Tokenizer {
+ public:
+  std::string_view Piece(TokenId id) const final {
+    return Known(id) ? std::string_view(pieces_[static_cast<size_t>(id)]) : std::string_view();
+  }
+  std::optional<TokenId> Find(std::string_view text) const final {
+    const auto found = vocabulary_.ids.find(text);
+    return found == vocabulary_.ids.end() ? std::nullopt : std::optional(found->second);
+  }
+  std::string_view VocabularyText(TokenId id) const final {
+    return Known(id) ? std::string_view(vocabulary_.texts[static_cast<size_t>(id)])
+                     : std::string_view();
+  }
+
+ protected:
+  explicit VocabularyTokenizer(Vocabulary vocabulary)
+      : vocabulary_(std::move(vocabulary)), pieces_(vocabulary_.texts.size()) {
+    SetCommon(vocabulary_);
+  }
+
+  const Vocabulary vocabulary_;
+  std::vector<std::string> pieces_;  // filled by the constructor of the family
+
+ private:
+  bool Known(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < pieces_.size(); }
+};
+
 // Finds control tokens (when asked for) and user-defined ones (always) inside text: the
 // leftmost, and of those that begin at one place the longest.
 class ControlSplitter {
