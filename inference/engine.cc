@@ -2,125 +2,44 @@
 #include "edge/inference/engine.h"
 
 #include <algorithm>
-#include <deque>
 #include <exception>
 #include <optional>
-#include <thread>
 
 #include "edge/base/errors.h"
-#include "edge/base/mutex.h"
 #include "inference/model.h"
+#include "inference/scheduler.h"
 
 namespace edge::inference {
 namespace {
 
 constexpr uint32_t kThreadsMax = 256;
 constexpr uint32_t kPassTokensMax = 4096;
-
-// Lets callers through one at a time in the order of their arrival. Not a lock: callbacks
-// run during a turn, and one that comes back is told so instead of waiting for itself.
-// Thread-safe.
-class Turnstile {
- public:
-  Status Enter() {
-    MutexLock lock(&mu_);
-    if (busy_ && owner_ == std::this_thread::get_id()) {
-      return FailedPrecondition("the engine was called from its own callback");
-    }
-    const uint64_t ticket = next_ticket_++;
-    while (busy_ || ticket != serving_) changed_.Wait(&mu_);
-    busy_ = true;
-    owner_ = std::this_thread::get_id();
-    return OkStatus();
-  }
-  void Leave() {
-    MutexLock lock(&mu_);
-    busy_ = false;
-    ++serving_;
-    changed_.SignalAll();
-  }
-
- private:
-  Mutex mu_;
-  CondVar changed_;
-  bool busy_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread::id owner_ ABSL_GUARDED_BY(mu_);
-  uint64_t next_ticket_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t serving_ ABSL_GUARDED_BY(mu_) = 0;
-};
-
-class Turn {
- public:
-  explicit Turn(Turnstile* turnstile) : turnstile_(*turnstile) {}
-  ~Turn() { turnstile_.Leave(); }
-
- private:
-  Turnstile& turnstile_;
-};
-
-// Text on its way out: holds back what may yet become a stop text.
-class Outlet {
- public:
-  Outlet(const std::vector<std::string>& stops, OnPiece on_piece, std::string* text)
-      : stops_(stops), on_piece_(std::move(on_piece)), text_(*text) {}
-
-  enum class Verdict : uint8_t { kGoOn, kStopText, kCallerStopped };
-
-  StatusOr<Verdict> Add(std::string_view piece) {
-    held_ += piece;
-    const size_t found = FirstStop();
-    if (found != std::string::npos) {
-      held_.resize(found);
-      EDGE_ASSIGN_OR_RETURN(const bool go_on, Emit(held_.size()));
-      return go_on ? Verdict::kStopText : Verdict::kCallerStopped;
-    }
-    EDGE_ASSIGN_OR_RETURN(const bool go_on, Emit(held_.size() - HeldBack()));
-    return go_on ? Verdict::kGoOn : Verdict::kCallerStopped;
-  }
-  StatusOr<bool> Finish() { return Emit(held_.size()); }
-
- private:
-  size_t FirstStop() const {
-    size_t first = std::string::npos;
-    for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
-    return first;
-  }
-  // The longest end of the text that is a beginning of a stop text.
-  size_t HeldBack() const {
-    size_t longest = 0;
-    for (const std::string& stop : stops_) {
-      for (size_t n = std::min(held_.size(), stop.size() - 1); n > longest; --n) {
-        if (std::string_view(held_).ends_with(std::string_view(stop).substr(0, n))) longest = n;
-      }
-    }
-    return longest;
-  }
-  StatusOr<bool> Emit(size_t bytes) {
-    if (bytes == 0) return true;
-    const std::string piece = held_.substr(0, bytes);
-    held_.erase(0, bytes);
-    text_ += piece;
-    try {
-      return on_piece_(piece);
-    } catch (const std::exception& error) {
-      return Unknown("the callback threw: {}", error.what());
-    } catch (...) {
-      return Unknown("the callback threw");
-    }
-  }
-
-  const std::vector<std::string>& stops_;
-  OnPiece on_piece_;
-  std::string& text_;
-  std::string held_;
-};
+constexpr uint32_t kSequencesMax = 1024;
+constexpr uint32_t kLogprobsMax = 20;
+// Of all sequences in a pass; leaves room for guesses while few run.
+constexpr uint32_t kLogitsMin = 32;
 
 Status CheckOptions(const GenerateOptions& options) {
   if (options.tokens_max == 0) return InvalidArgument("tokens_max is 0");
   for (const std::string& stop : options.stop) {
     if (stop.empty()) return InvalidArgument("an empty stop text");
   }
+  if (options.timeout_ms < 0) return InvalidArgument("timeout_ms is {}", options.timeout_ms);
+  if (options.logprobs && *options.logprobs > kLogprobsMax) {
+    return InvalidArgument("logprobs is {}, above {}", *options.logprobs, kLogprobsMax);
+  }
   return Validate(options.sampling);
+}
+
+// False: the caller wants no more.
+StatusOr<bool> Show(const OnPiece& on_piece, std::string_view text) {
+  try {
+    return on_piece(text);
+  } catch (const std::exception& error) {
+    return Unknown("the callback threw: {}", error.what());
+  } catch (...) {
+    return Unknown("the callback threw");
+  }
 }
 
 double PerSecond(size_t count, int64_t ns) {
@@ -137,6 +56,10 @@ class CpuEngine final : public Engine {
     if (options.prefill_tokens_max < 1 || options.prefill_tokens_max > kPassTokensMax) {
       return InvalidArgument("prefill_tokens_max is {}, not in 1 to {}", options.prefill_tokens_max,
                              kPassTokensMax);
+    }
+    if (options.sequences_max < 1 || options.sequences_max > kSequencesMax) {
+      return InvalidArgument("sequences_max is {}, not in 1 to {}", options.sequences_max,
+                             kSequencesMax);
     }
     FileSystem& files = options.files != nullptr ? *options.files : PosixFileSystem();
     EDGE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path, files));
@@ -156,37 +79,42 @@ class CpuEngine final : public Engine {
       tokens = tokenizer_->Encode(request.prompt);
       if (tokenizer_->adds_bos()) tokens.insert(tokens.begin(), *tokenizer_->bos());
     }
-    return RunTurn(tokens, request.options, std::move(on_piece), start_ns);
+    return Run(std::move(tokens), request.options, std::move(on_piece), start_ns);
   }
 
   StatusOr<Reply> Chat(const std::vector<ChatMessage>& messages, OnPiece on_piece,
                        const GenerateOptions& options) override {
     const int64_t start_ns = clock_.monotonic_ns();
     EDGE_RETURN_IF_ERROR(CheckOptions(options));
-    EDGE_ASSIGN_OR_RETURN(const auto tokens, chat_.Apply(*tokenizer_, messages));
-    return RunTurn(tokens, options, std::move(on_piece), start_ns);
+    EDGE_ASSIGN_OR_RETURN(auto tokens, chat_.Apply(*tokenizer_, messages));
+    return Run(std::move(tokens), options, std::move(on_piece), start_ns);
   }
 
   StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens) override {
     EDGE_RETURN_IF_ERROR(CheckPrompt(tokens));
-    EDGE_RETURN_IF_ERROR(turnstile_.Enter());
-    const Turn turn(&turnstile_);
-    KvSequence sequence(&*kv_);
-    const StatusOr<bool> done = Prefill(tokens, nullptr, &sequence);
-    kv_bytes_used_.store(0);
-    if (!done.ok()) return done.status();
-    return logits_;
+    const GenerateOptions options;
+    Job job;
+    job.prompt = tokens;
+    job.options = &options;
+    job.logits_only = true;
+    EDGE_RETURN_IF_ERROR(scheduler_->Submit(&job));
+    WaitFor(&job);
+    EDGE_RETURN_IF_ERROR(job.status);
+    return std::move(job.logits);
   }
 
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   const ChatTemplate& chat_template() const override { return chat_; }
   const ModelInfo& info() const override { return info_; }
-  uint64_t kv_bytes_used() const override { return kv_bytes_used_.load(); }
+  uint64_t kv_bytes_used() const override { return scheduler_->kv_bytes_used(); }
+  uint64_t kv_bytes_cached() const override { return scheduler_->kv_bytes_cached(); }
+  MetricsRegistry& metrics() override { return metrics_; }
 
  private:
   explicit CpuEngine(const EngineOptions& options)
       : options_(options),
         clock_(options.clock != nullptr ? *options.clock : SystemClock()),
+        metrics_(options.metrics != nullptr ? *options.metrics : own_metrics_),
         pool_(options.threads) {}
 
   Status Load(const GgufFile& file) {
@@ -205,12 +133,11 @@ class CpuEngine final : public Engine {
     kv_.emplace(std::move(pool));
     PassOptions pass;
     pass.kernels = &BestKernels();
-    pass.tokens_max = std::min(options_.prefill_tokens_max, context_);
+    pass.logits_max = std::max(options_.sequences_max, kLogitsMin);
+    pass.tokens_max = options_.prefill_tokens_max + pass.logits_max;
     pass.context_max = context_;
     pass.two_planes = options_.activation_bits == ActivationBits::k16;
     EDGE_ASSIGN_OR_RETURN(pass_, ForwardPass::Create(*model_, &pool_, pass));
-    pass_tokens_max_ = pass.tokens_max;
-    logits_.resize(s.vocabulary);
     EDGE_ASSIGN_OR_RETURN(const auto name, file.Text("general.name"));
     info_.name = name.value_or("");
     info_.parameters = model_->parameters();
@@ -224,14 +151,18 @@ class CpuEngine final : public Engine {
     info_.context_tokens_max = context_;
     info_.kv_bytes_per_16_tokens = kv.block_bytes() * kv.virtual_sequences();
     info_.kernels = pass.kernels->name;
+    const SchedulerOptions schedule{options_.prefill_tokens_max, pass.logits_max,
+                                    options_.sequences_max, options_.queue_max, context_};
+    scheduler_ = std::make_unique<Scheduler>(schedule, *tokenizer_, pass_.get(), &*kv_, &pool_,
+                                             &clock_, &metrics_);
     return OkStatus();
   }
 
-  // The budget, or what a full context takes if that is less: one sequence runs at a time.
+  // The budget, or what full contexts of all sequences take if that is less.
   uint64_t KvBytes(const KvShape& kv) const {
     const uint64_t row = kv.block_bytes() * uint64_t{kv.virtual_sequences()};
     const uint64_t rows = (uint64_t{context_} + kSlotsPerBlock - 1) / kSlotsPerBlock;
-    return std::min(options_.kv_bytes_max, row * rows);
+    return std::min(options_.kv_bytes_max, row * rows * options_.sequences_max);
   }
 
   Status CheckPrompt(const std::vector<TokenId>& tokens) const {
@@ -256,97 +187,76 @@ class CpuEngine final : public Engine {
     return OkStatus();
   }
 
-  // Runs the prompt; logits_ are those of its last token. False if cancelled in between.
-  StatusOr<bool> Prefill(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,
-                         KvSequence* sequence) {
-    while (!tokens.empty()) {
-      if (cancel != nullptr && cancel->load()) return false;
-      const size_t count = std::min<size_t>(tokens.size(), pass_tokens_max_);
-      if (!sequence->Reserve(static_cast<uint32_t>(count))) {
-        return ResourceExhausted("no room for {} tokens in a cache of {} bytes", tokens.size(),
-                                 options_.kv_bytes_max);
+  StatusOr<Reply> Run(std::vector<TokenId> prompt, const GenerateOptions& options, OnPiece on_piece,
+                      int64_t start_ns) {
+    EDGE_RETURN_IF_ERROR(CheckPrompt(prompt));
+    Job job;
+    job.prompt = std::move(prompt);
+    job.options = &options;
+    job.streaming = static_cast<bool>(on_piece);
+    job.start_ns = start_ns;
+    if (options.timeout_ms > 0) job.deadline_ns = start_ns + options.timeout_ms * 1'000'000;
+    EDGE_RETURN_IF_ERROR(scheduler_->Submit(&job));
+    Reply reply;
+    const StatusOr<bool> heard_all = Listen(&job, on_piece, &reply);
+    WaitFor(&job);
+    EDGE_RETURN_IF_ERROR(heard_all.status());
+    EDGE_RETURN_IF_ERROR(job.status);
+    reply.stop = *heard_all ? job.stop : StopReason::kCancelled;
+    FillTimes(job, &reply);
+    return reply;
+  }
+
+  // Takes tokens from the job until it is done, or the caller wants no more (false).
+  StatusOr<bool> Listen(Job* job, const OnPiece& on_piece, Reply* reply) {
+    std::vector<MadeToken> made;
+    for (bool done = false; !done;) {
+      made.clear();
+      {
+        MutexLock lock(&job->mu);
+        while (job->made.empty() && !job->done) job->changed.Wait(&job->mu);
+        if (!job->streaming) {
+          while (!job->done) job->changed.Wait(&job->mu);
+        }
+        made.swap(job->made);
+        done = job->done;
       }
-      kv_bytes_used_.store(kv_->bytes_used());
-      const bool last = count == tokens.size();
-      pass_->Run(tokens.first(count), sequence, last ? logits_.data() : nullptr);
-      tokens = tokens.subspan(count);
+      for (MadeToken& token : made) {
+        if (token.id >= 0) reply->token_ids.push_back(token.id);
+        if (token.logprob) reply->logprobs.push_back(std::move(*token.logprob));
+        reply->text += token.text;
+        if (token.text.empty()) continue;
+        const StatusOr<bool> go_on = Show(on_piece, token.text);
+        // The engine may be ahead of the caller; what it has not seen, it does not get.
+        const std::atomic<bool>* cancel = job->options->cancel;
+        if (!go_on.ok() || !*go_on || (cancel != nullptr && cancel->load())) {
+          job->abandoned.store(true);
+          return go_on.ok() ? false : go_on;
+        }
+      }
     }
     return true;
   }
 
-  StatusOr<Reply> RunTurn(const std::vector<TokenId>& prompt, const GenerateOptions& options,
-                          OnPiece on_piece, int64_t start_ns) {
-    EDGE_RETURN_IF_ERROR(CheckPrompt(prompt));
-    EDGE_RETURN_IF_ERROR(turnstile_.Enter());
-    const Turn turn(&turnstile_);
-    StatusOr<Reply> reply = Run(prompt, options, std::move(on_piece), start_ns);
-    kv_bytes_used_.store(0);
-    return reply;
+  static void WaitFor(Job* job) {
+    MutexLock lock(&job->mu);
+    while (!job->done) job->changed.Wait(&job->mu);
   }
 
-  StatusOr<Reply> Run(const std::vector<TokenId>& prompt, const GenerateOptions& options,
-                      OnPiece on_piece, int64_t start_ns) {
-    Reply reply;
-    reply.prompt_tokens = prompt.size();
-    KvSequence sequence(&*kv_);
-    const int64_t prefill_ns = clock_.monotonic_ns();
-    EDGE_ASSIGN_OR_RETURN(const bool prefilled, Prefill(prompt, options.cancel, &sequence));
-    if (!prefilled) {
-      reply.stop = StopReason::kCancelled;
-      return reply;
+  static void FillTimes(const Job& job, Reply* reply) {
+    reply->tokens = reply->token_ids.size();
+    reply->prompt_tokens = job.prompt.size();
+    reply->prefix_tokens = job.prefix_tokens;
+    reply->guessed_tokens = job.guessed_tokens;
+    if (job.begin_ns == 0) return;
+    reply->queue_ms = static_cast<double>(job.begin_ns - job.start_ns) / 1e6;
+    if (job.first_ns == 0) return;
+    reply->first_token_ms = static_cast<double>(job.first_ns - job.start_ns) / 1e6;
+    reply->prompt_tokens_per_s =
+        PerSecond(job.prompt.size() - job.prefix_tokens, job.first_ns - job.begin_ns);
+    if (reply->tokens > 1) {
+      reply->tokens_per_s = PerSecond(reply->tokens - 1, job.end_ns - job.first_ns);
     }
-    const int64_t first_ns = clock_.monotonic_ns();
-    reply.first_token_ms = static_cast<double>(first_ns - start_ns) / 1e6;
-    reply.prompt_tokens_per_s = PerSecond(prompt.size(), first_ns - prefill_ns);
-    EDGE_RETURN_IF_ERROR(Decode(options, std::move(on_piece), &sequence, &reply));
-    reply.tokens = reply.token_ids.size();
-    if (reply.tokens > 1) {
-      reply.tokens_per_s = PerSecond(reply.tokens - 1, clock_.monotonic_ns() - first_ns);
-    }
-    return reply;
-  }
-
-  Status Decode(const GenerateOptions& options, OnPiece on_piece, KvSequence* sequence,
-                Reply* reply) {
-    Sampler sampler(options.sampling);
-    StreamDecoder decoder(*tokenizer_);
-    Outlet outlet(options.stop, std::move(on_piece), &reply->text);
-    for (;;) {
-      const TokenId token = sampler.Sample(logits_);
-      if (!options.ignore_end && tokenizer_->IsEnd(token)) {
-        reply->stop = StopReason::kEnd;
-        break;
-      }
-      reply->token_ids.push_back(token);
-      EDGE_ASSIGN_OR_RETURN(const auto verdict, outlet.Add(decoder.Add(token)));
-      if (verdict != Outlet::Verdict::kGoOn) {
-        reply->stop =
-            verdict == Outlet::Verdict::kStopText ? StopReason::kStopText : StopReason::kCancelled;
-        return OkStatus();
-      }
-      if (const auto stop = WhyNotGoOn(options, sequence, *reply)) {
-        reply->stop = *stop;
-        break;
-      }
-      pass_->Run({&token, 1}, sequence, logits_.data());
-    }
-    EDGE_ASSIGN_OR_RETURN(const auto verdict, outlet.Add(decoder.Finish()));
-    if (verdict == Outlet::Verdict::kGoOn) {
-      EDGE_ASSIGN_OR_RETURN(const bool go_on, outlet.Finish());
-      (void)go_on;  // it is over anyway
-    }
-    return OkStatus();
-  }
-
-  // What keeps another token from being computed, if anything; otherwise makes room for it.
-  std::optional<StopReason> WhyNotGoOn(const GenerateOptions& options, KvSequence* sequence,
-                                       const Reply& reply) {
-    if (options.cancel != nullptr && options.cancel->load()) return StopReason::kCancelled;
-    if (reply.token_ids.size() >= options.tokens_max) return StopReason::kTokensMax;
-    if (sequence->position() >= context_) return StopReason::kContext;
-    if (!sequence->Reserve(1)) return StopReason::kKvBudget;
-    kv_bytes_used_.store(kv_->bytes_used());
-    return std::nullopt;
   }
 
   const EngineOptions options_;
@@ -355,15 +265,14 @@ class CpuEngine final : public Engine {
   ChatTemplate chat_;
   ModelInfo info_;
   uint32_t context_ = 0;
-  uint32_t pass_tokens_max_ = 1;
-  std::atomic<uint64_t> kv_bytes_used_{0};
-  Turnstile turnstile_;
-  // Below: used by the holder of the turn only.
+  MetricsRegistry own_metrics_;
+  MetricsRegistry& metrics_;
+  // Below: used by the scheduler's thread only, once there is one.
   ThreadPool pool_;
   std::unique_ptr<Model> model_;
   std::optional<KvPool> kv_;
   std::unique_ptr<ForwardPass> pass_;
-  std::vector<float> logits_;
+  std::unique_ptr<Scheduler> scheduler_;
 };
 
 }  // namespace
@@ -382,6 +291,8 @@ std::string_view StopReasonName(StopReason reason) {
       return "cache full";
     case StopReason::kCancelled:
       return "cancelled";
+    case StopReason::kTimeout:
+      return "timeout";
   }
   return "?";
 }

@@ -18,7 +18,7 @@ size_t RoundUp(size_t n, size_t step) {
 }
 
 // Below this many slots one thread attends faster than two can agree on who does what.
-constexpr uint32_t kSharedAttentionLength = 256;
+constexpr uint64_t kSharedAttentionSlots = 256;
 constexpr uint32_t kTokensPerTask = 8;
 
 }  // namespace
@@ -36,6 +36,7 @@ Status ForwardPass::Allocate() {
   q_stride_ = RoundUp(size_t{s.heads} * s.head_size, 16);
   kv_stride_ = RoundUp(size_t{s.kv_heads} * s.head_size, 16);
   ffn_stride_ = RoundUp(s.ffn, 16);
+  logits_stride_ = RoundUp(s.vocabulary, 16);
   // A cache line more than needed, so that the rows do not all fall into the same sets.
   score_stride_ = RoundUp(options_.context_max, 16) + 16;
   const size_t columns = std::max({width_stride_, q_stride_, ffn_stride_});
@@ -58,7 +59,7 @@ Status ForwardPass::Allocate() {
     take(&gate_, tokens * ffn_stride_);
     take(&up_, tokens * ffn_stride_);
     take(&rotation_, tokens * s.rope_dimensions);
-    take(&logits_, RoundUp(s.vocabulary, 16));
+    take(&logits_, options_.logits_max * logits_stride_);
     take(&scores_, threads * kQueriesMax * score_stride_);
     take(&scratch_, threads * scratch_bytes_);
     take(&high_, tokens * columns);
@@ -122,21 +123,37 @@ void ForwardPass::Multiply(std::span<const Product> products, const Activations&
   });
 }
 
-void ForwardPass::Embed(std::span<const TokenId> tokens) {
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    UnpackRow(model_.embedding(), static_cast<uint32_t>(tokens[i]), x_ + i * width_stride_);
+void ForwardPass::Plan(std::span<const PassSpan> spans) {
+  rows_.clear();
+  attention_.clear();
+  attended_slots_ = 0;
+  const uint32_t kv_heads = model_.shape().kv_heads;
+  const uint32_t tile = std::max(1u, kQueriesMax / group());  // tokens in one job
+  for (const PassSpan& span : spans) {
+    const auto first = static_cast<uint32_t>(rows_.size());
+    const auto count = static_cast<uint32_t>(span.tokens.size());
+    EDGE_CHECK(count > 0 && span.logits <= count);
+    EDGE_CHECK(span.sequence->position() + count <= options_.context_max);
+    for (uint32_t i = 0; i < count; ++i) rows_.push_back({span.sequence, span.tokens[i], i});
+    attended_slots_ += uint64_t{count} * (span.sequence->position() + count);
+    for (uint32_t at = 0; at < count; at += tile) {
+      for (uint32_t head = 0; head < kv_heads; ++head) {
+        for (uint32_t query = 0; query < group(); query += kQueriesMax) {
+          attention_.push_back({first + at, std::min(tile, count - at), head, query});
+        }
+      }
+    }
   }
+  EDGE_CHECK(!rows_.empty() && rows_.size() <= options_.tokens_max);
 }
 
-void ForwardPass::FillRotation(uint32_t position, uint32_t tokens) {
-  const std::vector<double>& frequencies = model_.rope_frequencies();
-  float* out = rotation_;
-  for (uint32_t token = 0; token < tokens; ++token) {
-    for (const double frequency : frequencies) {
-      const double angle = static_cast<double>(position + token) * frequency;
-      *out++ = static_cast<float>(std::cos(angle));
-      *out++ = static_cast<float>(std::sin(angle));
-    }
+void ForwardPass::FillRotation(uint32_t row) {
+  float* out = rotation_ + size_t{row} * model_.shape().rope_dimensions;
+  const uint32_t position = rows_[row].sequence->position() + rows_[row].offset;
+  for (const double frequency : model_.rope_frequencies()) {
+    const double angle = static_cast<double>(position) * frequency;
+    *out++ = static_cast<float>(std::cos(angle));
+    *out++ = static_cast<float>(std::sin(angle));
   }
 }
 
@@ -152,16 +169,17 @@ void ForwardPass::Rotate(float* x, uint32_t heads, uint32_t token) const {
   }
 }
 
-void ForwardPass::StoreKeyValue(uint32_t layer, KvSequence* sequence, uint32_t token) {
+void ForwardPass::StoreKeyValue(uint32_t layer, uint32_t row) {
   const ModelShape& s = model_.shape();
+  KvSequence* sequence = rows_[row].sequence;
   const uint32_t padded = static_cast<uint32_t>(RoundUp(s.head_size, 16));
   const bool half = sequence->half();
   for (uint32_t head = 0; head < s.kv_heads; ++head) {
-    const uint32_t slot = sequence->length(layer, head) + token;
+    const uint32_t slot = sequence->length(layer, head) + rows_[row].offset;
     std::byte* block = sequence->block_of(layer, head, slot);
     const uint32_t lane = slot % kSlotsPerBlock;
-    const float* k = k_ + token * kv_stride_ + head * s.head_size;
-    const float* v = v_ + token * kv_stride_ + head * s.head_size;
+    const float* k = k_ + row * kv_stride_ + head * s.head_size;
+    const float* v = v_ + row * kv_stride_ + head * s.head_size;
     const size_t v_at = size_t{s.head_size} * kSlotsPerBlock + size_t{lane} * padded;
     if (half) {
       uint16_t halves[1024];
@@ -188,52 +206,42 @@ void ForwardPass::StoreKeyValue(uint32_t layer, KvSequence* sequence, uint32_t t
   }
 }
 
-void ForwardPass::AttendHead(uint32_t layer, const KvSequence& sequence, uint32_t kv_head,
-                             uint32_t first_query, uint32_t first_token, uint32_t tokens,
-                             uint32_t worker) {
+void ForwardPass::AttendHead(uint32_t layer, const AttentionTask& task, uint32_t worker) {
   const ModelShape& s = model_.shape();
-  const uint32_t queries = std::min(group() - first_query, kQueriesMax);
+  const KvSequence& sequence = *rows_[task.first_row].sequence;
+  const uint32_t queries = std::min(group() - task.first_query, kQueriesMax);
   AttentionJob job;
-  job.blocks = sequence.blocks(layer, kv_head);
+  job.blocks = sequence.blocks(layer, task.kv_head);
   job.head_size = s.head_size;
   job.half = sequence.half();
   job.scale = 1.0f / std::sqrt(static_cast<float>(s.head_size));
   job.scores = scores_ + worker * kQueriesMax * score_stride_;
   job.score_stride = score_stride_;
-  for (uint32_t token = first_token; token < first_token + tokens; ++token) {
+  for (uint32_t row = task.first_row; row < task.first_row + task.rows; ++row) {
     for (uint32_t query = 0; query < queries; ++query) {
-      const uint32_t head = kv_head * group() + first_query + query;
-      job.q[job.queries] = q_ + token * q_stride_ + head * s.head_size;
-      job.out[job.queries] = mixed_ + token * q_stride_ + head * s.head_size;
-      job.lengths[job.queries] = sequence.length(layer, kv_head) + token + 1;
+      const uint32_t head = task.kv_head * group() + task.first_query + query;
+      job.q[job.queries] = q_ + row * q_stride_ + head * s.head_size;
+      job.out[job.queries] = mixed_ + row * q_stride_ + head * s.head_size;
+      job.lengths[job.queries] = sequence.length(layer, task.kv_head) + rows_[row].offset + 1;
       ++job.queries;
     }
   }
   kernels_.attend(job);
 }
 
-void ForwardPass::Attend(uint32_t layer, const KvSequence& sequence, uint32_t tokens) {
-  const uint32_t kv_heads = model_.shape().kv_heads;
-  const uint32_t parts = (group() + kQueriesMax - 1) / kQueriesMax;  // of one head's queries
-  const uint32_t tile = std::max(1u, kQueriesMax / group());         // tokens in one job
-  const uint32_t tiles = (tokens + tile - 1) / tile;
-  auto work = [&](uint32_t task, uint32_t worker) {
-    const uint32_t kv_head = task % kv_heads, part = task / kv_heads % parts;
-    const uint32_t first = task / kv_heads / parts * tile;
-    AttendHead(layer, sequence, kv_head, part * kQueriesMax, first, std::min(tile, tokens - first),
-               worker);
-  };
-  const uint32_t tasks = kv_heads * parts * tiles;
-  if (tokens == 1 && sequence.position() < kSharedAttentionLength) {
+void ForwardPass::Attend(uint32_t layer) {
+  const auto tasks = static_cast<uint32_t>(attention_.size());
+  auto work = [&](uint32_t task, uint32_t worker) { AttendHead(layer, attention_[task], worker); };
+  if (attended_slots_ < kSharedAttentionSlots) {
     for (uint32_t task = 0; task < tasks; ++task) work(task, 0);
   } else {
     pool_.Run(tasks, work);
   }
 }
 
-void ForwardPass::Attention(const Model::Layer& layer, uint32_t index, KvSequence* sequence,
-                            uint32_t tokens) {
+void ForwardPass::Attention(const Model::Layer& layer, uint32_t index) {
   const ModelShape& s = model_.shape();
+  const auto tokens = static_cast<uint32_t>(rows_.size());
   const Activations in = Inputs(normed_, width_stride_, s.width, tokens);
   const bool quantized = layer.q.quantized() || layer.k.quantized() || layer.v.quantized();
   ForTokens(tokens, [&](uint32_t token) {
@@ -248,9 +256,9 @@ void ForwardPass::Attention(const Model::Layer& layer, uint32_t index, KvSequenc
   ForTokens(tokens, [&](uint32_t token) {
     Rotate(q_ + token * q_stride_, s.heads, token);
     Rotate(k_ + token * kv_stride_, s.kv_heads, token);
-    StoreKeyValue(index, sequence, token);
+    StoreKeyValue(index, token);
   });
-  Attend(index, *sequence, tokens);
+  Attend(index);
   const Activations out = Inputs(mixed_, q_stride_, s.heads * s.head_size, tokens);
   if (layer.output.quantized()) {
     ForTokens(tokens, [&](uint32_t token) { kernels_.quantize(out, token); });
@@ -281,26 +289,43 @@ void ForwardPass::FeedForward(const Model::Layer& layer, uint32_t tokens) {
   Multiply(output, inner);
 }
 
-void ForwardPass::Run(std::span<const TokenId> tokens, KvSequence* sequence, float* logits) {
-  EDGE_CHECK(!tokens.empty() && tokens.size() <= options_.tokens_max);
-  EDGE_CHECK(sequence->position() + tokens.size() <= options_.context_max);
+void ForwardPass::Head(std::span<const PassSpan> spans) {
   const ModelShape& s = model_.shape();
-  const auto count = static_cast<uint32_t>(tokens.size());
-  Embed(tokens);
-  FillRotation(sequence->position(), count);
-  for (uint32_t i = 0; i < s.layers; ++i) {
-    Attention(model_.layers()[i], i, sequence, count);
+  std::vector<uint32_t> wanted;  // rows, in order
+  uint32_t end = 0;
+  for (const PassSpan& span : spans) {
+    end += static_cast<uint32_t>(span.tokens.size());
+    for (uint32_t i = span.logits; i > 0; --i) wanted.push_back(end - i);
+  }
+  EDGE_CHECK(wanted.size() <= options_.logits_max);
+  if (wanted.empty()) return;
+  const auto count = static_cast<uint32_t>(wanted.size());
+  const Activations in = Inputs(normed_, width_stride_, s.width, count);
+  ForTokens(count, [&](uint32_t i) {
+    kernels_.rms_norm(x_ + wanted[i] * width_stride_, model_.output_norm(), s.width, s.norm_epsilon,
+                      normed_ + i * width_stride_);
+    if (model_.head().quantized()) kernels_.quantize(in, i);
+  });
+  const Product product[] = {{&model_.head(), Store::kSet, logits_, logits_stride_}};
+  Multiply(product, in);
+}
+
+void ForwardPass::Run(std::span<const PassSpan> spans) {
+  Plan(spans);
+  const auto count = static_cast<uint32_t>(rows_.size());
+  ForTokens(count, [&](uint32_t row) {
+    UnpackRow(model_.embedding(), static_cast<uint32_t>(rows_[row].token),
+              x_ + row * width_stride_);
+    FillRotation(row);
+  });
+  for (uint32_t i = 0; i < model_.shape().layers; ++i) {
+    Attention(model_.layers()[i], i);
     FeedForward(model_.layers()[i], count);
   }
-  sequence->Commit(count);
-  if (logits == nullptr) return;
-  kernels_.rms_norm(x_ + (count - 1) * width_stride_, model_.output_norm(), s.width, s.norm_epsilon,
-                    normed_);
-  const Activations in = Inputs(normed_, width_stride_, s.width, 1);
-  if (model_.head().quantized()) kernels_.quantize(in, 0);
-  const Product product[] = {{&model_.head(), Store::kSet, logits_, RoundUp(s.vocabulary, 16)}};
-  Multiply(product, in);
-  std::copy_n(logits_, s.vocabulary, logits);
+  for (const PassSpan& span : spans) {
+    span.sequence->Commit(static_cast<uint32_t>(span.tokens.size()));
+  }
+  Head(spans);
 }
 
 }  // namespace edge::inference

@@ -43,16 +43,22 @@ class KvPool {
   }
   std::byte* block(BlockId id) const { return memory_.data() + id * shape_.block_bytes(); }
 
-  // Fills all of `out` and returns true, or takes nothing and returns false.
+  // Fills all of `out` with blocks of one owner and returns true, or takes nothing and
+  // returns false.
   bool Allocate(std::span<BlockId> out);
+  // One more owner for each. A block of several owners must not be written.
+  void Share(std::span<const BlockId> blocks);
+  bool shared(BlockId id) const { return owners_[id] > 1; }
+  // One owner less; a block without owners is free.
   void Free(std::span<const BlockId> blocks);
 
  private:
   uint32_t fresh_left() const { return blocks_total_ - fresh_; }
   KvShape shape_;
   AlignedBuffer memory_;
-  std::vector<BlockId> free_;  // given back; reused first, their pages are warm
-  uint32_t fresh_ = 0;         // blocks from here on have never been used
+  std::vector<uint32_t> owners_;  // of each block
+  std::vector<BlockId> free_;     // given back; reused first, their pages are warm
+  uint32_t fresh_ = 0;            // blocks from here on have never been used
   uint32_t blocks_total_ = 0;
 };
 
@@ -64,10 +70,18 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
-  // Makes room for `count` more slots in every virtual sequence; all or nothing.
+  // Makes room for `count` more slots in every virtual sequence; all or nothing. A last
+  // block that others share is copied first, if it is about to be written.
   bool Reserve(uint32_t count);
   // The slots reserved have been written.
   void Commit(uint32_t count);
+  // Forgets all slots from position `length` on, which must not be above position().
+  void Truncate(uint32_t length);
+  // Appends 16 slots that another sequence has written: one block of each virtual sequence,
+  // [layer][head], shared from now on. Only at a position that is a multiple of 16.
+  void Adopt(std::span<const BlockId> row);
+  // The blocks of slots 16 * `row` on, [layer][head].
+  void CopyRow(uint32_t row, std::vector<BlockId>* out) const;
   void Clear();
 
   uint32_t position() const { return position_; }  // of the next token
@@ -94,6 +108,7 @@ class KvSequence {
   std::vector<HeadSequence> heads_;
   std::vector<BlockId> scratch_;
   uint32_t position_ = 0;
+  bool adopted_ = false;  // some block may have other owners
 };
 
 }  // namespace edge::inference

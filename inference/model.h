@@ -66,9 +66,17 @@ class Model {
 
 struct PassOptions {
   const Kernels* kernels = nullptr;
-  uint32_t tokens_max = 1;
+  uint32_t tokens_max = 1;  // of all spans of a pass together
+  uint32_t logits_max = 1;  // likewise
   uint32_t context_max = 1;
   bool two_planes = true;
+};
+
+// What one sequence does in a pass: append `tokens`, and give the logits of the last few.
+struct PassSpan {
+  KvSequence* sequence;             // has room for them (Reserve); one span of it in a pass
+  std::span<const TokenId> tokens;  // at least 1
+  uint32_t logits = 0;              // of this many last tokens
 };
 
 // Runs tokens through a model; owns the memory of what lies between. Single-threaded.
@@ -77,10 +85,13 @@ class ForwardPass {
   // Borrows the model and the pool for life.
   static StatusOr<std::unique_ptr<ForwardPass>> Create(const Model& model, ThreadPool* pool,
                                                        const PassOptions& options);
-  // Appends `tokens` (1 to tokens_max) to `sequence`, which must have room for them
-  // (Reserve), and commits them. If `logits` is not null it receives [vocabulary] logits of
-  // the last token.
-  void Run(std::span<const TokenId> tokens, KvSequence* sequence, float* logits);
+  // Runs all spans side by side and commits them. What a sequence gets does not depend on
+  // what else is in the pass, to the last bit.
+  void Run(std::span<const PassSpan> spans);
+  // [vocabulary] logits; those of the spans follow each other in order. Until the next Run().
+  std::span<float> logits(uint32_t index) const {
+    return {logits_ + index * logits_stride_, model_.shape().vocabulary};
+  }
 
  private:
   ForwardPass(const Model& model, ThreadPool* pool, const PassOptions& options)
@@ -92,16 +103,27 @@ class ForwardPass {
     size_t stride;
   };
 
+  // One token of the pass.
+  struct Row {
+    KvSequence* sequence;
+    TokenId token;
+    uint32_t offset;  // in its span
+  };
+  // Tokens [first_row, first_row + rows) of one span, for some queries of one KV head.
+  struct AttentionTask {
+    uint32_t first_row, rows, kv_head, first_query;
+  };
+
   Status Allocate();
-  void Embed(std::span<const TokenId> tokens);
-  void FillRotation(uint32_t position, uint32_t tokens);
-  void Attention(const Model::Layer& layer, uint32_t index, KvSequence* sequence, uint32_t tokens);
+  void Plan(std::span<const PassSpan> spans);
+  void Attention(const Model::Layer& layer, uint32_t index);
   void FeedForward(const Model::Layer& layer, uint32_t tokens);
   void Rotate(float* x, uint32_t heads, uint32_t token) const;
-  void StoreKeyValue(uint32_t layer, KvSequence* sequence, uint32_t token);
-  void Attend(uint32_t layer, const KvSequence& sequence, uint32_t tokens);
-  void AttendHead(uint32_t layer, const KvSequence& sequence, uint32_t kv_head,
-                  uint32_t first_query, uint32_t first_token, uint32_t tokens, uint32_t worker);
+  void FillRotation(uint32_t row);
+  void StoreKeyValue(uint32_t layer, uint32_t row);
+  void Attend(uint32_t layer);
+  void AttendHead(uint32_t layer, const AttentionTask& task, uint32_t worker);
+  void Head(std::span<const PassSpan> spans);
   Activations Inputs(const float* values, size_t stride, uint32_t columns, uint32_t tokens) const;
   // The products, all of the same inputs, shared out by panels.
   void Multiply(std::span<const Product> products, const Activations& a);
@@ -126,8 +148,9 @@ class ForwardPass {
   float* gate_ = nullptr;      // [tokens][ffn_stride]
   float* up_ = nullptr;        // [tokens][ffn_stride]
   float* rotation_ = nullptr;  // [tokens][rope_dimensions]: cosine and sine of each pair
-  float* logits_ = nullptr;    // [vocabulary, whole panels]
-  float* scores_ = nullptr;    // [threads][kQueriesMax][score_stride]
+  float* logits_ = nullptr;    // [logits_max][logits_stride]
+  size_t logits_stride_ = 0;
+  float* scores_ = nullptr;  // [threads][kQueriesMax][score_stride]
   size_t score_stride_ = 0;
   std::byte* scratch_ = nullptr;  // [threads][scratch_bytes]
   size_t scratch_bytes_ = 0;
@@ -135,6 +158,10 @@ class ForwardPass {
   int8_t *high_ = nullptr, *low_ = nullptr;
   float *scales_ = nullptr, *sums_ = nullptr;
   int32_t *high_sums_ = nullptr, *low_sums_ = nullptr;
+  // Of the running pass.
+  std::vector<Row> rows_;
+  std::vector<AttentionTask> attention_;
+  uint64_t attended_slots_ = 0;
 };
 
 }  // namespace edge::inference

@@ -234,10 +234,12 @@ TEST_CASE("logits do not depend on threads, on how a prompt is cut, or on vector
     KvPool kv = KvPool::Create({2, 2, 16, true}, 1 << 20).value();
     KvSequence sequence(&kv);
     REQUIRE(sequence.Reserve(100));
-    std::vector<float> logits(264);
-    pass->Run(std::span(tokens).first(64), &sequence, nullptr);
-    pass->Run(std::span(tokens).subspan(64), &sequence, logits.data());
-    REQUIRE(logits == expected);
+    const PassSpan first[] = {{&sequence, std::span(tokens).first(64), 0}};
+    const PassSpan rest[] = {{&sequence, std::span(tokens).subspan(64), 1}};
+    pass->Run(first);
+    pass->Run(rest);
+    const auto logits = pass->logits(0);
+    REQUIRE(std::vector(logits.begin(), logits.end()) == expected);
   }
 }
 
@@ -358,7 +360,7 @@ TEST_CASE("bad requests are refused with their numbers", "[inference]") {
   CHECK(engine->kv_bytes_used() == 0);
 }
 
-TEST_CASE("a callback that throws or comes back gets a Status", "[inference]") {
+TEST_CASE("a callback that throws ends its request, and one may call the engine", "[inference]") {
   const auto engine = OpenTiny();
   const Request request{.prompt = "ab", .options = {.tokens_max = 20, .ignore_end = true}};
   const auto thrown =
@@ -373,22 +375,8 @@ TEST_CASE("a callback that throws or comes back gets a Status", "[inference]") {
                            return false;
                          })
               .ok());
-  CHECK(inner.code() == StatusCode::kFailedPrecondition);
+  CHECK(inner.ok());
   CHECK(engine->Generate(request).ok());
-}
-
-TEST_CASE("calls from several threads take turns and do not mix", "[inference]") {
-  const auto engine = OpenTiny({}, {.threads = 2});
-  const Request request{.tokens = SomeTokens(30),
-                        .options = {.tokens_max = 20, .ignore_end = true}};
-  const auto expected = engine->Generate(request)->token_ids;
-  std::vector<std::vector<TokenId>> got(4);
-  std::vector<std::thread> threads;
-  for (auto& ids : got) {
-    threads.emplace_back([&engine, &request, &ids] { ids = engine->Generate(request)->token_ids; });
-  }
-  for (std::thread& thread : threads) thread.join();
-  for (const auto& ids : got) CHECK(ids == expected);
 }
 
 TEST_CASE("a model that does not hold together is refused by name", "[inference]") {
