@@ -26,8 +26,29 @@ void Actor::Call(std::string_view method, rpc::Array args, rpc::Resolver done) {
     return done.Settle(
         ResourceExhausted("Durable Object is overloaded. {} calls wait for it.", queue_.size()));
   }
-  queue_.push_back({std::string(method), std::move(args), std::move(done), nullptr, {}});
+  queue_.push_back({std::string(method), std::move(args), std::move(done), nullptr, {}, {}});
   Drain();
+}
+
+void Actor::Wake(const AlarmTry& attempt) {
+  const auto self = shared_from_this();
+  if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
+  queue_.push_back({"", {}, {}, nullptr, {}, attempt});
+  Drain();
+}
+
+void Actor::WakeLater(const AlarmTry& attempt) {
+  shard_.loop().Defer([self = shared_from_this(), attempt] {
+    if (self->shard_.closed().ok()) self->Wake(attempt);
+  });
+}
+
+void Actor::WakeNow(const AlarmTry& attempt) {
+  if (!EnsureSession().ok()) {
+    return namespace_->alarms()->Report(database_name_, AlarmScheduler::Outcome::kUnavailable);
+  }
+  const auto session = session_;
+  session->Run([&] { session->RunAlarm(attempt); });
 }
 
 void Actor::CallNow(std::string_view method, rpc::Array args, rpc::Resolver done) {
@@ -44,7 +65,7 @@ void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn
     session->Run(std::move(turn));
     return Drain();
   }
-  queue_.push_back({"", {}, {}, std::move(turn), session});
+  queue_.push_back({"", {}, {}, std::move(turn), session, {}});
   Drain();
 }
 
@@ -56,7 +77,9 @@ void Actor::Drain() {
     if (!free()) break;
     Queued next = std::move(queue_.front());
     queue_.pop_front();
-    if (!next.turn) {
+    if (next.alarm) {
+      WakeNow(*next.alarm);
+    } else if (!next.turn) {
       CallNow(next.method, std::move(next.args), std::move(next.done));
     } else if (const auto session = next.session.lock();
                session != nullptr && session == session_) {
@@ -78,6 +101,7 @@ Status Actor::EnsureSession() {
   session_ = std::make_shared<Session>(*this, std::move(database), std::move(engine));
   shard_.CountRunning(1);
   Status status = session_->Start();
+  if (status.ok()) status = session_->SyncAlarm();
   if (status.ok()) return status;
   session_->End(status, Session::Gate::kDrains);  // destroyed when its gate is empty
   return status;
@@ -116,7 +140,7 @@ void Actor::Close(const Status& reason) {
   const auto self = shared_from_this();
   std::deque<Queued> queue = std::exchange(queue_, {});
   for (Queued& next : queue) {
-    if (!next.turn) next.done.Settle(reason);
+    if (next.done) next.done.Settle(reason);
   }
   if (session_ != nullptr) {
     session_->FinishOpenTurn();
@@ -124,6 +148,16 @@ void Actor::Close(const Status& reason) {
   } else if (idle()) {
     shard_.Forget(*this);
   }
+}
+
+void Actor::Discard() {
+  queue_.clear();
+  if (const auto session = std::exchange(session_, nullptr)) session->Destroy();
+}
+
+void Shard::Discard() {
+  const auto actors = std::exchange(actors_, {});
+  for (const auto& [name, actor] : actors) actor->Discard();
 }
 
 std::shared_ptr<Actor> Shard::Find(const std::shared_ptr<NamespaceCore>& name_space,

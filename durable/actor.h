@@ -5,11 +5,13 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "durable/alarm_scheduler.h"
 #include "durable/session.h"
 #include "edge/base/mutex.h"
 
@@ -23,6 +25,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   Actor(Shard& shard, std::shared_ptr<NamespaceCore> name_space, ObjectId id);
 
   void Call(std::string_view method, rpc::Array args, rpc::Resolver done);
+  // Runs the alarm's handler when the object is free; the scheduler is told what came of it.
+  void Wake(const AlarmTry& attempt);
+  void WakeLater(const AlarmTry& attempt);  // from a clean stack
   // Runs `turn` now, or when the object is free. Dropped if the object ends first.
   void Enter(const std::shared_ptr<Session>& session, Callback<void()> turn);
   // The session has ended or its gate has moved: see whether it can be destroyed.
@@ -30,6 +35,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // Runs what waits, as far as the object is free.
   void Drain();
   void Close(const Status& reason);
+  // The loop has stopped before Close() was through.
+  void Discard();
 
   Shard& shard() { return shard_; }
   const ObjectId& id() const { return id_; }
@@ -44,9 +51,11 @@ class Actor : public std::enable_shared_from_this<Actor> {
     rpc::Resolver done;     // of a call
     Callback<void()> turn;  // or: code that goes on
     std::weak_ptr<Session> session;
+    std::optional<AlarmTry> alarm;  // or: the alarm
   };
   bool free() const { return session_ == nullptr || (!session_->busy() && session_->ended().ok()); }
   void CallNow(std::string_view method, rpc::Array args, rpc::Resolver done);
+  void WakeNow(const AlarmTry& attempt);
   Status EnsureSession();
   StatusOr<std::unique_ptr<srs::Database>> OpenDatabase();
 
@@ -72,6 +81,8 @@ class Shard {
   void CountRunning(int by) { running_.fetch_add(static_cast<size_t>(by)); }
   // Ends all actors; `done` runs when the last database is closed.
   void Close(Callback<void()> done);
+  // Whatever is left once the loop has stopped.
+  void Discard();
 
   Loop& loop() { return loop_; }
   srs::Relay& relay() { return relay_; }
@@ -96,18 +107,24 @@ class HostCore {
   Status Add(const std::shared_ptr<NamespaceCore>& name_space);
   std::shared_ptr<NamespaceCore> Find(std::string_view name) const;
   const HostOptions& options() const { return options_; }
+  // The scheduler of alarms, made on first use.
+  StatusOr<std::shared_ptr<AlarmScheduler>> Alarms();
   void Close();
   bool closed() const { return closed_.load(std::memory_order_acquire); }
   size_t running() const;
 
  private:
+  void WakeObject(const std::string& database_name, int retries);
+
   const HostOptions options_;
+  srs::Relay& relay_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::atomic<bool> closed_{false};
   mutable Mutex mu_;
   // Each also owns us, through NamespaceCore; Close() takes them apart.
   std::map<std::string, std::shared_ptr<NamespaceCore>, std::less<>> namespaces_
       ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<AlarmScheduler> alarms_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace edge::durable::internal

@@ -46,6 +46,10 @@ class Countdown {
     const MutexLock lock(&mu_);
     if (--left_ == 0) zero_.SignalAll();
   }
+  bool IsZero() {
+    const MutexLock lock(&mu_);
+    return left_ == 0;
+  }
   void Wait() {
     const MutexLock lock(&mu_);
     while (left_ != 0) zero_.Wait(&mu_);
@@ -71,7 +75,7 @@ Random& NamespaceCore::random() const {
 }
 
 HostCore::HostCore(Executor& executor, srs::Relay& relay, HostOptions options)
-    : options_(std::move(options)) {
+    : options_(std::move(options)), relay_(relay) {
   for (size_t i = 0; i < executor.size(); ++i) {
     shards_.push_back(std::make_unique<Shard>(executor.loop(i), relay, options_));
   }
@@ -79,6 +83,42 @@ HostCore::HostCore(Executor& executor, srs::Relay& relay, HostOptions options)
 
 Shard& HostCore::ShardOf(const ObjectId& id) {
   return *shards_[LoadLittle<uint64_t>(id.bytes().data()) % shards_.size()];
+}
+
+StatusOr<std::shared_ptr<AlarmScheduler>> HostCore::Alarms() {
+  const MutexLock lock(&mu_);
+  if (closed()) return FailedPrecondition("The host is closed.");
+  if (alarms_ == nullptr) {
+    // `this` outlives the wakes: Close() ends them.
+    EDGE_ASSIGN_OR_RETURN(
+        alarms_, AlarmScheduler::Open(
+                     relay_, shards_[0]->loop(),
+                     options_.random != nullptr ? *options_.random : SystemRandom(),
+                     [this](const std::string& name, int retries) { WakeObject(name, retries); }));
+  }
+  return alarms_;
+}
+
+// The name of the object's database is "<namespace>/<id>".
+void HostCore::WakeObject(const std::string& database_name, int retries) {
+  const size_t slash = database_name.find('/');
+  const auto name_space = Find(std::string_view(database_name).substr(0, slash));
+  std::shared_ptr<AlarmScheduler> alarms;
+  {
+    const MutexLock lock(&mu_);
+    alarms = alarms_;
+  }
+  if (alarms == nullptr) return;
+  StatusOr<ObjectId> id = InvalidArgument("unknown");
+  if (name_space != nullptr) id = name_space->key().FromString(database_name.substr(slash + 1));
+  if (!id.ok()) {  // a namespace that may be added yet
+    return alarms->Report(database_name, AlarmScheduler::Outcome::kUnavailable);
+  }
+  Shard& shard = ShardOf(*id);
+  shard.loop().PostUrgent([&shard, name_space, id = *id, retries] {
+    if (!shard.closed().ok()) return;
+    shard.Find(name_space, id)->Wake({.retries = retries, .abandons_serial = {}});
+  });
 }
 
 Status HostCore::Add(const std::shared_ptr<NamespaceCore>& name_space) {
@@ -104,7 +144,12 @@ size_t HostCore::running() const {
 
 void HostCore::Close() {
   if (closed_.exchange(true)) return;
-  EDGE_CHECK(Loop::Current() == nullptr);
+  std::shared_ptr<AlarmScheduler> alarms;
+  {
+    const MutexLock lock(&mu_);
+    alarms = std::move(alarms_);
+  }
+  if (alarms != nullptr) alarms->Close();
   Countdown countdown(shards_.size());
   for (const auto& shard : shards_) {
     // Owner: the task, then the shard. Goes down too if the loop drops the task.
@@ -112,7 +157,12 @@ void HostCore::Close() {
     shard->loop().PostUrgent(
         [shard = shard.get(), done = std::move(done)] { shard->Close([done] {}); });
   }
+  // On a loop's thread only where there is nothing to wait for: a process that has crashed
+  // in a simulation, whose loop drops its tasks.
+  EDGE_CHECK(Loop::Current() == nullptr || countdown.IsZero());
   countdown.Wait();
+  for (const auto& shard : shards_) shard->Discard();
+  if (alarms != nullptr) alarms->CloseDatabase();
   decltype(namespaces_) namespaces;
   const MutexLock lock(&mu_);
   namespaces.swap(namespaces_);
@@ -137,8 +187,13 @@ StatusOr<std::shared_ptr<internal::NamespaceCore>> Host::Add(std::string name,
     return InvalidArgument("'{}' is no name for a namespace: 1 to 64 of [A-Za-z0-9_-].", name);
   }
   IdKey key(core_->options().id_secret, name);
-  auto added = std::make_shared<internal::NamespaceCore>(core_, std::move(name), info, key);
+  std::shared_ptr<internal::AlarmScheduler> alarms;
+  if (info.alarm != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(alarms, core_->Alarms());
+  }
+  auto added = std::make_shared<internal::NamespaceCore>(core_, std::move(name), info, key, alarms);
   EDGE_RETURN_IF_ERROR(core_->Add(added));
+  if (alarms != nullptr) alarms->Retry(added->name() + "/");
   return added;
 }
 

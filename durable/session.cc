@@ -1,9 +1,11 @@
 #include "durable/session.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "durable/actor.h"
+#include "durable/alarm_scheduler.h"
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
 
@@ -88,6 +90,14 @@ void Session::Invoke(std::string_view method, rpc::Array args, rpc::Resolver don
   if (StatusOr<rpc::Value>* outcome = answer.outcome()) {
     return Reply(std::move(done), std::move(*outcome));
   }
+  Follow(std::move(answer), [this, done = std::move(done)](StatusOr<rpc::Value> outcome) mutable {
+    if (!ended_.ok()) return done.Settle(std::move(outcome));
+    Reply(std::move(done), std::move(outcome));
+  });
+}
+
+void Session::Follow(rpc::Answer answer, Outcome done) {
+  if (StatusOr<rpc::Value>* outcome = answer.outcome()) return done(std::move(*outcome));
   const Calls::iterator call = calls_.insert(calls_.end(), std::move(done));
   if (Task<StatusOr<rpc::Value>>* task = answer.task()) {
     return tasks_->Spawn(RunTask(std::move(*task), call));
@@ -95,18 +105,18 @@ void Session::Invoke(std::string_view method, rpc::Array args, rpc::Resolver don
   std::move(answer).Finish([weak = weak_from_this(), call](StatusOr<rpc::Value> outcome) mutable {
     const auto self = weak.lock();
     if (self == nullptr || !self->ended_.ok()) return;  // End() has settled the call
-    rpc::Resolver settled = std::move(*call);
+    Outcome settled = std::move(*call);
     self->calls_.erase(call);
-    self->Reply(std::move(settled), std::move(outcome));
+    settled(std::move(outcome));
   });
 }
 
 Task<void> Session::RunTask(Task<StatusOr<rpc::Value>> task, Calls::iterator call) {
   StatusOr<rpc::Value> outcome = co_await task;
   if (!ended_.ok()) co_return;  // End() has settled the call
-  rpc::Resolver done = std::move(*call);
+  Outcome done = std::move(*call);
   calls_.erase(call);
-  Reply(std::move(done), std::move(outcome));
+  done(std::move(outcome));
 }
 
 void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome) {
@@ -149,7 +159,16 @@ void Session::EnsureTurnEnds() {
 }
 
 Status Session::EndTransaction(bool undo) {
-  if (!undo) return engine_->Commit();
+  if (!undo) {
+    if (Status told = TellAlarmBefore(); told.ok()) {
+      EDGE_RETURN_IF_ERROR(engine_->Commit());
+      TellAlarmAfter();
+      return OkStatus();
+    } else if (engine_->broken().ok()) {
+      engine_->Break(Annotate(told, "the alarm could not be scheduled"));
+    }
+  }
+  alarm_written_ = false;
   engine_->Rollback();
   return engine_->broken();
 }
@@ -195,7 +214,7 @@ void Session::End(const Status& reason, Gate gate) {
     ended_ = reason;
     Calls calls = std::exchange(calls_, {});
     if (gate == Gate::kFails) gate_->Fail(reason);
-    for (rpc::Resolver& done : calls) done.Settle(reason);
+    for (Outcome& done : calls) done(reason);
   } else if (gate == Gate::kFails) {
     gate_->Fail(reason);
   }
@@ -212,7 +231,129 @@ Status Session::CommitNow() {
   if (engine_->in_savepoint()) {
     return FailedPrecondition("This cannot be done inside TransactionSync().");
   }
-  return engine_->Commit();
+  return EndTransaction(/*undo=*/false);
+}
+
+// ---- the alarm
+
+Status Session::SetAlarm(std::optional<int64_t> at_ms) {
+  if (actor_.name_space().alarms() == nullptr) {
+    if (!at_ms) return OkStatus();
+    return FailedPrecondition(
+        "Your Durable Object class must have an alarm() handler in order to call setAlarm()");
+  }
+  if (at_ms && *at_ms <= 0) {
+    return InvalidArgument("setAlarm() cannot be called with an alarm time <= 0");
+  }
+  if (at_ms) at_ms = std::max(*at_ms, actor_.shard().loop().clock().wall_ms());
+  EDGE_RETURN_IF_ERROR(engine_->EnsureTransaction());
+  if (!alarm_written_) {
+    EDGE_ASSIGN_OR_RETURN(const StoredAlarm before, ReadAlarm(*engine_));
+    alarm_before_ = before.at_ms;
+    alarm_written_ = true;
+  }
+  return WriteAlarm(*engine_, at_ms);
+}
+
+StatusOr<std::optional<int64_t>> Session::GetAlarm() {
+  EDGE_RETURN_IF_ERROR(engine_->EnsureTransaction());
+  EDGE_ASSIGN_OR_RETURN(const StoredAlarm stored, ReadAlarm(*engine_));
+  if (alarm_running_ && alarm_running_->serial == stored.serial) return std::optional<int64_t>();
+  return stored.at_ms;
+}
+
+// The scheduler's time is never later than the stored one: earlier times are told before the
+// commit, later ones after it.
+Status Session::TellAlarmBefore() {
+  if (!alarm_written_) return OkStatus();
+  EDGE_ASSIGN_OR_RETURN(const StoredAlarm stored, ReadAlarm(*engine_));
+  alarm_after_ = stored.at_ms;
+  if (!alarm_after_ || (alarm_before_ && *alarm_before_ <= *alarm_after_)) return OkStatus();
+  return actor_.name_space().alarms()->Set(actor_.database_name(), *alarm_after_);
+}
+
+// Should telling fail, the entry is too early, and the look that it causes puts it right.
+void Session::TellAlarmAfter() {
+  if (!std::exchange(alarm_written_, false)) return;
+  AlarmScheduler& alarms = *actor_.name_space().alarms();
+  if (!alarm_after_) {
+    alarms.Clear(actor_.database_name()).IgnoreError();
+  } else if (alarm_before_ && *alarm_before_ < *alarm_after_) {
+    alarms.Set(actor_.database_name(), *alarm_after_).IgnoreError();
+  }
+}
+
+Status Session::SyncAlarm() {
+  AlarmScheduler* const alarms = actor_.name_space().alarms();
+  if (alarms == nullptr) return OkStatus();
+  EDGE_ASSIGN_OR_RETURN(const StoredAlarm stored, ReadAlarm(*engine_));
+  return stored.at_ms ? alarms->Sync(actor_.database_name(), *stored.at_ms) : OkStatus();
+}
+
+void Session::RunAlarm(const AlarmTry& attempt) {
+  const StatusOr<StoredAlarm> stored = ReadAlarm(*engine_);
+  if (!stored.ok()) return ReportAlarm(stored.status());
+  if (attempt.abandons_serial) return AbandonAlarm(*stored, *attempt.abandons_serial);
+  AlarmScheduler& alarms = *actor_.name_space().alarms();
+  if (!stored->at_ms || *stored->at_ms > actor_.shard().loop().clock().wall_ms()) {
+    const Status told = stored->at_ms ? alarms.Set(actor_.database_name(), *stored->at_ms)
+                                      : alarms.Clear(actor_.database_name());
+    return alarms.Report(actor_.database_name(), told.ok() ? AlarmScheduler::Outcome::kDone
+                                                           : AlarmScheduler::Outcome::kUnavailable);
+  }
+  alarm_running_ = *stored;
+  const AlarmInfo info{.scheduled_ms = *stored->at_ms, .retry_count = attempt.retries};
+  rpc::Answer answer{StatusOr<rpc::Value>(rpc::Value())};
+  try {
+    answer = actor_.name_space().info().alarm(target_, info);
+  } catch (...) {
+    answer = rpc::Answer(StatusOr<rpc::Value>(rpc::internal::StatusFromException()));
+  }
+  Follow(std::move(answer), [this, retries = attempt.retries](StatusOr<rpc::Value> outcome) {
+    EndAlarm(retries, outcome.status());
+  });
+}
+
+// The last turn of the handler: it and the end of its alarm are committed together.
+void Session::EndAlarm(int retries, const Status& outcome) {
+  if (!ended_.ok()) return ReportAlarm(ended_);
+  Status status = outcome;
+  if (status.ok()) status = ClearAlarmIfUnchanged();
+  turn_failed_ |= !status.ok();
+  const bool gives_up = !status.ok() && retries >= kAlarmRetriesMax;
+  // The turn, abort and all, decides what became of it: see FinishTurn.
+  said_.push_back({[this, status, gives_up](const Status& said) {
+                     // An error of the handler is told with OK, as an answer would be; any
+                     // other error means that the handler's work could not be kept.
+                     if (!said.ok() || status.ok()) return ReportAlarm(said);
+                     const int64_t serial = alarm_running_->serial;
+                     alarm_running_.reset();
+                     if (gives_up) return actor_.WakeLater({.abandons_serial = serial});
+                     actor_.name_space().alarms()->Report(actor_.database_name(),
+                                                          AlarmScheduler::Outcome::kFailed);
+                   },
+                   !status.ok()});
+  EnsureTurnEnds();
+}
+
+void Session::AbandonAlarm(const StoredAlarm& stored, int64_t serial) {
+  Status cleared;
+  if (stored.serial == serial) cleared = SetAlarm(std::nullopt);
+  said_.push_back(
+      {[this, cleared](const Status& kept) { ReportAlarm(cleared.ok() ? kept : cleared); }, false});
+}
+
+void Session::ReportAlarm(const Status& outcome) {
+  alarm_running_.reset();
+  actor_.name_space().alarms()->Report(
+      actor_.database_name(),
+      outcome.ok() ? AlarmScheduler::Outcome::kDone : AlarmScheduler::Outcome::kUnavailable);
+}
+
+Status Session::ClearAlarmIfUnchanged() {
+  EDGE_ASSIGN_OR_RETURN(const StoredAlarm stored, ReadAlarm(*engine_));
+  if (stored.serial != alarm_running_->serial) return OkStatus();
+  return SetAlarm(std::nullopt);
 }
 
 }  // namespace edge::durable::internal

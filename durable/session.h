@@ -10,9 +10,11 @@
 #pragma once
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "durable/metadata.h"
 #include "durable/output_gate.h"
 #include "durable/sql_engine.h"
 #include "edge/base/callback.h"
@@ -30,6 +32,12 @@ namespace edge::durable::internal {
 
 class Actor;
 
+struct AlarmTry {
+  int retries = 0;  // tries that failed
+  // After the last one: the alarm with this serial is given up.
+  std::optional<int64_t> abandons_serial;
+};
+
 // Single-threaded: the object's loop. Owners: the Actor, and calls that wait in its context.
 class Session : public rpc::CallContext, public std::enable_shared_from_this<Session> {
  public:
@@ -38,12 +46,16 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
 
   // Makes the object, in a turn of its own. The session is useless if that fails.
   Status Start();
+  // The scheduler learns of an alarm that it may not know of: after a restore, say.
+  Status SyncAlarm();
   // Ends a turn that code opened outside Run(), if there is one; the session may end with it.
   void FinishOpenTurn();
   // Runs `work` as a turn of the object. Not while busy().
   void Run(Callback<void()> work);
   // Within Run: the method, whose answer goes to `done` when it may be seen.
   void Invoke(std::string_view method, rpc::Array args, rpc::Resolver done);
+  // Within Run: the alarm's handler, if the stored alarm is due.
+  void RunAlarm(const AlarmTry& attempt);
   bool busy() const { return running_ || finishing_; }
 
   // No more turns; calls under way fail with `reason`. Answers at the gate still leave when
@@ -67,16 +79,28 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   // Commits what the turn has written so far.
   Status CommitNow();
 
+  Status SetAlarm(std::optional<int64_t> at_ms);
+  StatusOr<std::optional<int64_t>> GetAlarm();
+
  private:
   class ContextOf;
-  using Calls = std::list<rpc::Resolver>;
+  // What becomes of a method's outcome. Runs within a turn, or when the session has ended.
+  using Outcome = Callback<void(StatusOr<rpc::Value>)>;
+  using Calls = std::list<Outcome>;
   // Something that the code said. An error stands even if the turn is undone.
   struct Said {
     Callback<void(Status)> leave;
     bool is_error;
   };
 
+  void Follow(rpc::Answer answer, Outcome done);
   Task<void> RunTask(Task<StatusOr<rpc::Value>> task, Calls::iterator call);
+  void EndAlarm(int retries, const Status& outcome);
+  void AbandonAlarm(const StoredAlarm& stored, int64_t serial);
+  void ReportAlarm(const Status& outcome);
+  Status ClearAlarmIfUnchanged();
+  Status TellAlarmBefore();
+  void TellAlarmAfter();
   void Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome);
   void EnsureTurnEnds();
   void FinishTurn();
@@ -99,6 +123,11 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   Status ended_;
   std::vector<Said> said_;  // in this turn, in order
   Calls calls_;             // of methods whose answer is not yet known
+  // The alarm whose handler runs, as it was when it started.
+  std::optional<StoredAlarm> alarm_running_;
+  bool alarm_written_ = false;           // in this turn's transaction
+  std::optional<int64_t> alarm_before_;  // what was committed before that
+  std::optional<int64_t> alarm_after_;   // what this turn's commit makes of it
   std::unique_ptr<TaskGroup> tasks_;
 };
 

@@ -30,6 +30,16 @@ std::string Storage::GetCurrentBookmark() {
   return session_->database().GetCurrentBookmark();
 }
 
+Status Storage::TrySetAlarm(int64_t at_ms) {
+  return session_->SetAlarm(at_ms);
+}
+StatusOr<std::optional<int64_t>> Storage::TryGetAlarm() {
+  return session_->GetAlarm();
+}
+Status Storage::TryDeleteAlarm() {
+  return session_->SetAlarm(std::nullopt);
+}
+
 StatusOr<std::string> Storage::TryGetBookmarkForTime(int64_t wall_ms) {
   internal::Actor& actor = session_->actor();
   return actor.shard().relay().GetBookmarkForTime(actor.database_name(), wall_ms);

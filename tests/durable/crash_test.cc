@@ -1,7 +1,6 @@
 // Real processes, a real disk, kill -9: what was confirmed is there afterwards.
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <random>
 #include <string>
 
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "edge/durable/host.h"
+#include "tests/base/temp_directory.h"
 
 using namespace edge;  // NOLINT
 
@@ -77,8 +77,8 @@ constexpr int kLedgers = 3;
 
 TEST_CASE("after kill -9 every confirmed turn is there, and each turn is whole",
           "[durable][crash]") {
-  std::string directory = std::filesystem::temp_directory_path() / "edge-crash-XXXXXX";
-  REQUIRE(mkdtemp(directory.data()) != nullptr);
+  const TempDirectory folder;
+  const std::string& directory = folder.path();
   std::mt19937 rng(7);
   std::vector<int64_t> confirmed(kLedgers);
   for (int round = 0; round < 4; ++round) {
@@ -117,5 +117,4 @@ TEST_CASE("after kill -9 every confirmed turn is there, and each turn is whole",
       confirmed[ledger] = size;
     }
   }
-  std::filesystem::remove_all(directory);
 }

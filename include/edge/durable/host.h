@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "edge/base/executor.h"
@@ -22,6 +23,7 @@
 #include "edge/durable/object.h"
 #include "edge/rpc/hook.h"
 #include "edge/rpc/stub.h"
+#include "edge/rpc/target.h"
 #include "edge/srs/relay.h"
 
 namespace edge::durable {
@@ -34,6 +36,8 @@ struct ClassInfo {
   const rpc::MethodTable* methods;
   // Makes the object; `*target` gets the address that `methods` work on. May throw.
   std::unique_ptr<Object> (*make)(Context& ctx, void** target);
+  // Null if the class has no Alarm(). May throw.
+  rpc::Answer (*alarm)(void* target, const AlarmInfo& info);
 };
 template <typename T>
 std::unique_ptr<Object> MakeObject(Context& ctx, void** target) {
@@ -41,24 +45,55 @@ std::unique_ptr<Object> MakeObject(Context& ctx, void** target) {
   *target = object.get();
   return object;
 }
+template <typename T>
+concept TakesAlarmInfo = requires(T& object, const AlarmInfo& info) { object.Alarm(info); };
+template <typename T>
+concept TakesAlarm = TakesAlarmInfo<T> || requires(T& object) { object.Alarm(); };
+template <TakesAlarm T>
+rpc::Answer InvokeAlarm(void* target, const AlarmInfo& info) {
+  auto call = [object = static_cast<T*>(target), info] {
+    if constexpr (TakesAlarmInfo<T>) {
+      return object->Alarm(info);
+    } else {
+      return object->Alarm();
+    }
+  };
+  return rpc::internal::CallWithValues<std::tuple<>, decltype(call())>(call, {});
+}
+template <typename T>
+constexpr ClassInfo ClassInfoOf() {
+  if constexpr (TakesAlarm<T>) {
+    return {&rpc::MethodsOf<T>(), &MakeObject<T>, &InvokeAlarm<T>};
+  } else {
+    return {&rpc::MethodsOf<T>(), &MakeObject<T>, nullptr};
+  }
+}
+class AlarmScheduler;
 class HostCore;
 
 // What a Namespace<T> does that does not depend on T. Thread-safe.
 class NamespaceCore : public std::enable_shared_from_this<NamespaceCore> {
  public:
-  NamespaceCore(std::shared_ptr<HostCore> host, std::string name, ClassInfo info, IdKey key)
-      : host_(std::move(host)), name_(std::move(name)), info_(info), key_(key) {}
+  NamespaceCore(std::shared_ptr<HostCore> host, std::string name, ClassInfo info, IdKey key,
+                std::shared_ptr<AlarmScheduler> alarms)
+      : host_(std::move(host)),
+        name_(std::move(name)),
+        info_(info),
+        key_(key),
+        alarms_(std::move(alarms)) {}
   rpc::HookPtr HookFor(const ObjectId& id);
   const std::string& name() const { return name_; }
   const ClassInfo& info() const { return info_; }
   const IdKey& key() const { return key_; }
   Random& random() const;
+  AlarmScheduler* alarms() const { return alarms_.get(); }  // null: the class has no Alarm()
 
  private:
   const std::shared_ptr<HostCore> host_;  // owners: the Host, its namespaces and stubs
   const std::string name_;
   const ClassInfo info_;
   const IdKey key_;
+  const std::shared_ptr<AlarmScheduler> alarms_;  // owners: HostCore, namespaces
 };
 
 }  // namespace internal
@@ -108,11 +143,11 @@ class Host {
   Host(const Host&) = delete;
 
   // `name`: 1 to 64 bytes of [A-Za-z0-9_-], InvalidArgument otherwise; it is part of where the
-  // data lies. AlreadyExists if it is taken.
+  // data lies. AlreadyExists if it is taken. The first class with an Alarm() opens the table
+  // of alarms, with the relay's errors; alarms that are due go off at once.
   template <typename T>
   StatusOr<Namespace<T>> AddNamespace(std::string name) {
-    EDGE_ASSIGN_OR_RETURN(auto core,
-                          Add(std::move(name), {&rpc::MethodsOf<T>(), &internal::MakeObject<T>}));
+    EDGE_ASSIGN_OR_RETURN(auto core, Add(std::move(name), internal::ClassInfoOf<T>()));
     return Namespace<T>(std::move(core));
   }
   // By text, for listeners: the object of that name. NotFound if there is no such namespace.

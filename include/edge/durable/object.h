@@ -21,6 +21,7 @@
 // promises only: code that resumes otherwise (timers of the loop) still writes safely, but
 // its own calls to others are not held back until those writes are durable.
 #pragma once
+#include <cstdint>
 #include <string_view>
 
 #include "edge/base/executor.h"
@@ -29,6 +30,13 @@
 #include "edge/durable/storage.h"
 
 namespace edge::durable {
+
+// Why an alarm's handler runs.
+struct AlarmInfo {
+  int64_t scheduled_ms = 0;  // the time that was asked for, since 1970
+  int retry_count = 0;       // failed tries before this one, up to 6
+  bool is_retry() const { return retry_count > 0; }
+};
 
 // What an object knows about itself. Single-threaded: the object's loop.
 class Context {
@@ -43,6 +51,12 @@ class Context {
   [[noreturn]] virtual void Abort(std::string_view reason) = 0;
 };
 
+// A class with a public method Alarm(AlarmInfo), or Alarm(), can be woken by
+// storage().SetAlarm(); it returns void, Status or a Task of these, and stays out of the Rpc
+// list. It runs once or more, never early; if it fails, its turn is undone and it runs again
+// after 2, 4, 8 ... seconds, 6 times. Its own alarm is gone as soon as it runs; what it sets
+// is a new one.
+//
 // Single-threaded: the constructor, every method and the destructor run on the object's loop.
 class Object {
  public:

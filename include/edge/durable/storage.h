@@ -75,6 +75,18 @@ class Storage {
   template <typename F>
   auto TryTransactionSync(F&& function) -> std::invoke_result_t<F&>;
 
+  // The object's one alarm: when its method Alarm() will be called, in milliseconds since
+  // 1970. It is part of the turn, and wakes the object after restarts too. A time that has
+  // passed means now; one below 1 is InvalidArgument. FailedPrecondition if the class has no
+  // Alarm().
+  void SetAlarm(int64_t at_ms) { internal::OrThrow(TrySetAlarm(at_ms)); }
+  Status TrySetAlarm(int64_t at_ms);
+  // Nothing while the alarm's own handler runs, unless it was set again.
+  std::optional<int64_t> GetAlarm() { return internal::OrThrow(TryGetAlarm()); }
+  StatusOr<std::optional<int64_t>> TryGetAlarm();
+  void DeleteAlarm() { internal::OrThrow(TryDeleteAlarm()); }
+  Status TryDeleteAlarm();
+
   // The state that this turn began with, as text that sorts in order of time. How far
   // back one can go is the relay's matter.
   std::string GetCurrentBookmark();
