@@ -66,8 +66,8 @@ Status ForwardPass::Allocate() {
     take(&low_, tokens * columns);
     take(&scales_, tokens * columns / 32);
     take(&sums_, tokens * columns / 32);
-    take(&high_sums_, tokens * columns / 32);
-    take(&low_sums_, tokens * columns / 32);
+    take(&high_sums_, tokens * columns / 16);
+    take(&low_sums_, tokens * columns / 16);
     if (!place) {
       EDGE_ASSIGN_OR_RETURN(memory_, AlignedBuffer::Create(used, "the forward pass"));
     }

@@ -86,6 +86,8 @@ std::string_view TensorTypeName(TensorType type) {
       return "Q6_K";
     case TensorType::kQ8_K:
       return "Q8_K";
+    case TensorType::kIQ4_NL:
+      return "IQ4_NL";
     case TensorType::kI8:
       return "I8";
     case TensorType::kI16:
@@ -132,6 +134,8 @@ TensorLayout LayoutOf(TensorType type) {
       return {256, 210};
     case TensorType::kQ8_K:
       return {256, 292};
+    case TensorType::kIQ4_NL:
+      return {32, 18};
     case TensorType::kI8:
       return {1, 1};
     case TensorType::kI16:

@@ -12,26 +12,41 @@ namespace edge::inference {
 
 // A weight matrix cut into panels of 16 rows, so that one vector register holds the same
 // column of 16 rows. Rows are padded to whole panels with weights of value 0.
-//   kU8, kU4: per panel and block of 32 columns
+//   integers: per panel and block of 32 columns
 //       kU8: [8 groups][16 rows][4 columns] bytes
 //       kU4: [4][16 rows][4 columns] bytes; the low nibbles are groups 0-3, the high 4-7
+//       kNonLinear4: as kU4, each nibble an index into kNonLinearBytes
+//       kU5: kU4, then [16][4] bytes whose bit g is the fifth bit of group g
+//       kU6: kU4, then [2][16][4] bytes; bits 2s, 2s+1 of byte h are the fifth and sixth of
+//            group 4h + s
 //     and apart from them, per panel, [blocks][16 rows] half scales, and minima if any.
 //     weight = scale * (quant - zero) + minimum
+//     The K formats have halves per 256 columns, and integers that multiply them per block:
+//     scale = half * sub_scale, minimum = half * sub_minimum. kU6 has two sub-scales in a
+//     block: [2 * blocks][16 rows], the first for its groups 0-3.
 //   floats: per panel [columns][16 rows]
-enum class PackedType : uint8_t { kU8, kU4, kF32, kF16, kBF16 };
+enum class PackedType : uint8_t { kU8, kU4, kNonLinear4, kU5, kU6, kF32, kF16, kBF16 };
+
+// The 16 values of IQ4_NL, + 128.
+inline constexpr uint8_t kNonLinearBytes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                129, 141, 153, 166, 181, 197, 217, 241};
 
 struct PackedMatrix {  // a view; the memory is the model's
   PackedType type = PackedType::kF32;
   int32_t zero = 0;
   uint32_t rows = 0, columns = 0;
   uint32_t panels = 0;
-  size_t panel_bytes = 0;            // of `weights`
-  const uint8_t* weights = nullptr;  // 64-byte aligned
-  const uint16_t* scales = nullptr;  // null for floats
-  const uint16_t* minima = nullptr;  // null unless the format has them
+  size_t panel_bytes = 0;              // of `weights`
+  const uint8_t* weights = nullptr;    // 64-byte aligned
+  const uint16_t* scales = nullptr;    // null for floats
+  const uint16_t* minima = nullptr;    // null unless the format has them
+  const int8_t* sub_scales = nullptr;  // K formats only
+  const int8_t* sub_minima = nullptr;
 
-  bool quantized() const { return type == PackedType::kU8 || type == PackedType::kU4; }
+  bool quantized() const { return type < PackedType::kF32; }
   uint32_t blocks() const { return columns / 32; }
+  // Columns that share a half in `scales` and in `minima`.
+  uint32_t columns_per_scale() const { return sub_scales != nullptr ? 256 : 32; }
 };
 
 // The inputs of a multiplication, one row per token: as floats, and, for quantized weights,
@@ -48,7 +63,7 @@ struct Activations {
   int8_t* low = nullptr;         // [tokens][columns]
   float* scales = nullptr;       // [tokens][columns / 32]
   float* sums = nullptr;         // [tokens][columns / 32]: scale * sum of the integers
-  int32_t* high_sums = nullptr;  // [tokens][columns / 32]
+  int32_t* high_sums = nullptr;  // [tokens][columns / 16]: of the integers
   int32_t* low_sums = nullptr;
 };
 

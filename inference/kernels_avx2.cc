@@ -28,6 +28,9 @@ inline __m256i Load256(const void* at) {
 inline __m128i Load128(const void* at) {
   return _mm_loadu_si128(static_cast<const __m128i*>(at));
 }
+inline __m128i Load64(const void* at) {
+  return _mm_loadl_epi64(static_cast<const __m128i*>(at));
+}
 
 inline Floats Zero() {
   return {_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -150,6 +153,27 @@ inline Bytes64 LowNibbles(Bytes64 x) {
 }
 inline Bytes64 HighNibbles(Bytes64 x) {
   return {High4(x.a), High4(x.b)};
+}
+inline Bytes64 OrBytes(Bytes64 x, Bytes64 y) {
+  return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
+}
+// See kernels_avx512.cc.
+template <int kUp, int kMask>
+inline __m256i ShiftedBits256(__m256i x) {
+  if constexpr (kUp > 0) x = _mm256_slli_epi16(x, kUp);
+  if constexpr (kUp < 0) x = _mm256_srli_epi16(x, -kUp);
+  return _mm256_and_si256(x, _mm256_set1_epi8(kMask));
+}
+template <int kUp, int kMask>
+inline Bytes64 ShiftedBits(Bytes64 x) {
+  return {ShiftedBits256<kUp, kMask>(x.a), ShiftedBits256<kUp, kMask>(x.b)};
+}
+inline Bytes64 LookUp(const uint8_t* table, Bytes64 index) {
+  const __m256i row = _mm256_broadcastsi128_si256(Load128(table));
+  return {_mm256_shuffle_epi8(row, index.a), _mm256_shuffle_epi8(row, index.b)};
+}
+inline Floats LoadSmall(const int8_t* at) {
+  return ToFloat(Ints{_mm256_cvtepi8_epi32(Load64(at)), _mm256_cvtepi8_epi32(Load64(at + 8))});
 }
 inline void PutUnsigned(uint8_t* at, Bytes64 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), x.a);

@@ -116,6 +116,24 @@ inline Bytes64 LowNibbles(Bytes64 a) {
 inline Bytes64 HighNibbles(Bytes64 a) {
   return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
 }
+inline Bytes64 OrBytes(Bytes64 a, Bytes64 b) {
+  return _mm512_or_si512(a, b);
+}
+// The bits of each byte moved up by kUp (down if negative); kMask holds no bit that could come
+// from a neighbour.
+template <int kUp, int kMask>
+inline Bytes64 ShiftedBits(Bytes64 a) {
+  if constexpr (kUp > 0) a = _mm512_slli_epi16(a, kUp);
+  if constexpr (kUp < 0) a = _mm512_srli_epi16(a, -kUp);
+  return _mm512_and_si512(a, _mm512_set1_epi8(kMask));
+}
+inline Bytes64 LookUp(const uint8_t* table, Bytes64 index) {
+  const __m128i row = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(row), index);
+}
+inline Floats LoadSmall(const int8_t* at) {
+  return ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+}
 inline void PutUnsigned(uint8_t* at, Bytes64 a) {
   _mm512_storeu_si512(at, a);
 }

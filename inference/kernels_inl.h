@@ -8,6 +8,8 @@
 constexpr uint32_t kGroupBytes = 64;     // 16 rows x 4 columns
 constexpr uint32_t kU8BlockBytes = 512;  // 16 rows x 32 columns
 constexpr uint32_t kU4BlockBytes = 256;
+constexpr uint32_t kU5BlockBytes = 320;
+constexpr uint32_t kU6BlockBytes = 384;
 constexpr uint32_t kFloatTilePanels = 4;  // for one token: enough chains to hide latency
 
 inline uint32_t RoundUp16(uint32_t n) {
@@ -35,23 +37,24 @@ void QuantizeToken(const Activations& a, uint32_t token) {
       return RoundToInt(usable ? Multiply(clamped, inverse) : Zero());
     };
     const Ints q[2] = {round(x0), round(x1)};
-    int32_t high_sum = 0, low_sum = 0;
+    int32_t sum = 0;
     for (uint32_t i = 0; i < 2; ++i) {
       Ints high = q[i];
+      int32_t low_sum = 0;
       if (a.two_planes) {
         high = ShiftRight<7>(AddInt(q[i], BroadcastInt(64)));
         const Ints low = SubtractInt(q[i], ShiftLeft<7>(high));
         PutBytes(a.low + at + b * 32 + i * 16, low);
-        low_sum += SumInt(low);
+        low_sum = SumInt(low);
       }
       PutBytes(a.high + at + b * 32 + i * 16, high);
-      high_sum += SumInt(high);
+      const int32_t high_sum = SumInt(high);
+      a.high_sums[(block_at + b) * 2 + i] = high_sum;
+      a.low_sums[(block_at + b) * 2 + i] = low_sum;
+      sum += a.two_planes ? high_sum * 128 + low_sum : high_sum;
     }
-    const int32_t sum = a.two_planes ? high_sum * 128 + low_sum : high_sum;
     a.scales[block_at + b] = scale;
     a.sums[block_at + b] = scale * static_cast<float>(sum);
-    a.high_sums[block_at + b] = high_sum;
-    a.low_sums[block_at + b] = low_sum;
   }
 }
 
@@ -60,7 +63,9 @@ void QuantizeToken(const Activations& a, uint32_t token) {
 struct TileArgs {
   const uint8_t* weights[2];  // of each panel
   const uint16_t* scales[2];
-  const uint16_t* minima[2];  // null if the format has none
+  const uint16_t* minima[2];    // null if the format has none
+  const int8_t* sub_scales[2];  // null unless it is a K format
+  const int8_t* sub_minima[2];
   uint32_t blocks;
   int32_t zero;
   const Activations* a;
@@ -70,20 +75,70 @@ struct TileArgs {
   size_t stride;
 };
 
-// Group `g` of a block: 16 rows x 4 columns as unsigned bytes.
-template <bool kNibbles>
-inline Bytes64 LoadGroup(const uint8_t* block, uint32_t g) {
-  if constexpr (kNibbles) {
-    const Bytes64 pair = LoadBytes(block + (g % 4) * kGroupBytes);
-    return g < 4 ? LowNibbles(pair) : HighNibbles(pair);
+constexpr uint32_t BlockBytes(PackedType type) {
+  return type == PackedType::kU8   ? kU8BlockBytes
+         : type == PackedType::kU5 ? kU5BlockBytes
+         : type == PackedType::kU6 ? kU6BlockBytes
+                                   : kU4BlockBytes;
+}
+
+// Group `kGroup` of a block: 16 rows x 4 columns as unsigned bytes.
+template <PackedType kType, uint32_t kGroup>
+inline Bytes64 LoadGroupAt(const uint8_t* block) {
+  if constexpr (kType == PackedType::kU8) {
+    return LoadBytes(block + kGroup * kGroupBytes);
   } else {
-    return LoadBytes(block + g * kGroupBytes);
+    const Bytes64 pair = LoadBytes(block + (kGroup % 4) * kGroupBytes);
+    const Bytes64 nibble = kGroup < 4 ? LowNibbles(pair) : HighNibbles(pair);
+    if constexpr (kType == PackedType::kNonLinear4) {
+      return LookUp(kNonLinearBytes, nibble);
+    } else if constexpr (kType == PackedType::kU5) {
+      const Bytes64 bits = LoadBytes(block + kU4BlockBytes);
+      return OrBytes(nibble, ShiftedBits<4 - static_cast<int>(kGroup), 0x10>(bits));
+    } else if constexpr (kType == PackedType::kU6) {
+      const Bytes64 bits = LoadBytes(block + kU4BlockBytes + kGroup / 4 * kGroupBytes);
+      return OrBytes(nibble, ShiftedBits<4 - 2 * static_cast<int>(kGroup % 4), 0x30>(bits));
+    } else {
+      return nibble;
+    }
   }
 }
 
-template <bool kNibbles, bool kTwoPlanes, uint32_t kPanels, uint32_t kTokens>
+// `g` is a constant once the loop around is unrolled.
+template <PackedType kType>
+inline __attribute__((always_inline)) Bytes64 LoadGroup(const uint8_t* block, uint32_t g) {
+  switch (g) {
+    case 0:
+      return LoadGroupAt<kType, 0>(block);
+    case 1:
+      return LoadGroupAt<kType, 1>(block);
+    case 2:
+      return LoadGroupAt<kType, 2>(block);
+    case 3:
+      return LoadGroupAt<kType, 3>(block);
+    case 4:
+      return LoadGroupAt<kType, 4>(block);
+    case 5:
+      return LoadGroupAt<kType, 5>(block);
+    case 6:
+      return LoadGroupAt<kType, 6>(block);
+    default:
+      return LoadGroupAt<kType, 7>(block);
+  }
+}
+
+inline Floats LoadScale(const uint16_t* halves, const int8_t* integers, uint32_t block,
+                        uint32_t part, uint32_t parts) {
+  if (integers == nullptr) return LoadHalf(halves + block * 16);
+  return Multiply(LoadSmall(integers + (block * parts + part) * 16),
+                  LoadHalf(halves + block / 8 * 16));
+}
+
+// kParts: how many scales a block has.
+template <PackedType kType, uint32_t kParts, bool kTwoPlanes, uint32_t kPanels, uint32_t kTokens>
 void QuantizedTile(const TileArgs& args) {
-  constexpr uint32_t kBlockBytes = kNibbles ? kU4BlockBytes : kU8BlockBytes;
+  constexpr uint32_t kBlockBytes = BlockBytes(kType);
+  constexpr uint32_t kGroups = 8 / kParts;  // of a part
   // With few outputs both planes are summed side by side: one pass over the weights.
   constexpr bool kSideBySide = kTwoPlanes && kPanels * kTokens <= 4;
   const Activations& a = *args.a;
@@ -97,6 +152,11 @@ void QuantizedTile(const TileArgs& args) {
     low[m] = a.low + token * a.columns;
     at[m] = token * blocks;
   }
+  // Minus the zero point times the sum of the integers that a part multiplies.
+  auto start_of = [&](const int32_t* sums, uint32_t m, uint32_t b, uint32_t part) {
+    const int32_t* pair = sums + (at[m] + b) * 2;
+    return BroadcastInt(-args.zero * (kParts == 2 ? pair[part] : pair[0] + pair[1]));
+  };
   Floats total[kPanels][kTokens];
 #pragma GCC unroll 8
   for (uint32_t p = 0; p < kPanels; ++p) {
@@ -104,17 +164,6 @@ void QuantizedTile(const TileArgs& args) {
     for (uint32_t m = 0; m < kTokens; ++m) total[p][m] = Zero();
   }
   for (uint32_t b = 0; b < blocks; ++b) {
-    Ints sum[kPanels][kTokens], side[kPanels][kTokens];
-#pragma GCC unroll 8
-    for (uint32_t m = 0; m < kTokens; ++m) {
-      const Ints start = BroadcastInt(-args.zero * a.high_sums[at[m] + b]);
-      const Ints side_start = BroadcastInt(kSideBySide ? -args.zero * a.low_sums[at[m] + b] : 0);
-#pragma GCC unroll 8
-      for (uint32_t p = 0; p < kPanels; ++p) {
-        sum[p][m] = start;
-        side[p][m] = side_start;
-      }
-    }
     if constexpr (kTokens <= 2) {
 #pragma GCC unroll 8
       for (uint32_t p = 0; p < kPanels; ++p) {  // weights come from memory: run ahead
@@ -124,63 +173,83 @@ void QuantizedTile(const TileArgs& args) {
         }
       }
     }
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < 8; ++g) {
-      Bytes64 w[kPanels];
-#pragma GCC unroll 8
-      for (uint32_t p = 0; p < kPanels; ++p) {
-        w[p] = LoadGroup<kNibbles>(args.weights[p] + b * kBlockBytes, g);
-      }
+#pragma GCC unroll 2
+    for (uint32_t part = 0; part < kParts; ++part) {
+      const uint32_t first = part * kGroups;
+      Ints sum[kPanels][kTokens], side[kPanels][kTokens];
 #pragma GCC unroll 8
       for (uint32_t m = 0; m < kTokens; ++m) {
+        const Ints start = start_of(a.high_sums, m, b, part);
+        const Ints side_start = kSideBySide ? start_of(a.low_sums, m, b, part) : BroadcastInt(0);
 #pragma GCC unroll 8
         for (uint32_t p = 0; p < kPanels; ++p) {
-          sum[p][m] = Dot(sum[p][m], w[p], high[m] + b * 32 + g * 4);
-          if constexpr (kSideBySide) {
-            side[p][m] = Dot(side[p][m], w[p], low[m] + b * 32 + g * 4);
-          }
+          sum[p][m] = start;
+          side[p][m] = side_start;
         }
       }
-    }
-    if constexpr (kTwoPlanes) {
 #pragma GCC unroll 8
-      for (uint32_t m = 0; m < kTokens; ++m) {
-        const Ints start = BroadcastInt(kSideBySide ? 0 : -args.zero * a.low_sums[at[m] + b]);
-#pragma GCC unroll 8
-        for (uint32_t p = 0; p < kPanels; ++p) {
-          sum[p][m] = AddInt(ShiftLeft<7>(sum[p][m]), kSideBySide ? side[p][m] : start);
-        }
-      }
-    }
-    if constexpr (kTwoPlanes && !kSideBySide) {
-      // Else the compiler keeps the weights of the first round in registers and spills sums.
-      asm volatile("" ::: "memory");
-#pragma GCC unroll 8
-      for (uint32_t g = 0; g < 8; ++g) {
+      for (uint32_t i = 0; i < kGroups; ++i) {
+        const uint32_t g = first + i;
         Bytes64 w[kPanels];
 #pragma GCC unroll 8
         for (uint32_t p = 0; p < kPanels; ++p) {
-          w[p] = LoadGroup<kNibbles>(args.weights[p] + b * kBlockBytes, g);
+          w[p] = LoadGroup<kType>(args.weights[p] + b * kBlockBytes, g);
         }
 #pragma GCC unroll 8
         for (uint32_t m = 0; m < kTokens; ++m) {
 #pragma GCC unroll 8
           for (uint32_t p = 0; p < kPanels; ++p) {
-            sum[p][m] = Dot(sum[p][m], w[p], low[m] + b * 32 + g * 4);
+            sum[p][m] = Dot(sum[p][m], w[p], high[m] + b * 32 + g * 4);
+            if constexpr (kSideBySide) {
+              side[p][m] = Dot(side[p][m], w[p], low[m] + b * 32 + g * 4);
+            }
           }
+        }
+      }
+      if constexpr (kTwoPlanes) {
+#pragma GCC unroll 8
+        for (uint32_t m = 0; m < kTokens; ++m) {
+          const Ints start = kSideBySide ? BroadcastInt(0) : start_of(a.low_sums, m, b, part);
+#pragma GCC unroll 8
+          for (uint32_t p = 0; p < kPanels; ++p) {
+            sum[p][m] = AddInt(ShiftLeft<7>(sum[p][m]), kSideBySide ? side[p][m] : start);
+          }
+        }
+      }
+      if constexpr (kTwoPlanes && !kSideBySide) {
+        // Else the compiler keeps the weights of the first round in registers and spills sums.
+        asm volatile("" ::: "memory");
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < kGroups; ++i) {
+          const uint32_t g = first + i;
+          Bytes64 w[kPanels];
+#pragma GCC unroll 8
+          for (uint32_t p = 0; p < kPanels; ++p) {
+            w[p] = LoadGroup<kType>(args.weights[p] + b * kBlockBytes, g);
+          }
+#pragma GCC unroll 8
+          for (uint32_t m = 0; m < kTokens; ++m) {
+#pragma GCC unroll 8
+            for (uint32_t p = 0; p < kPanels; ++p) {
+              sum[p][m] = Dot(sum[p][m], w[p], low[m] + b * 32 + g * 4);
+            }
+          }
+        }
+      }
+#pragma GCC unroll 8
+      for (uint32_t p = 0; p < kPanels; ++p) {
+        const Floats scale = LoadScale(args.scales[p], args.sub_scales[p], b, part, kParts);
+#pragma GCC unroll 8
+        for (uint32_t m = 0; m < kTokens; ++m) {
+          const Floats factor = Multiply(scale, Broadcast(a.scales[at[m] + b]));
+          total[p][m] = MultiplyAdd(ToFloat(sum[p][m]), factor, total[p][m]);
         }
       }
     }
 #pragma GCC unroll 8
     for (uint32_t p = 0; p < kPanels; ++p) {
-      const Floats scale = LoadHalf(args.scales[p] + b * 16);
-#pragma GCC unroll 8
-      for (uint32_t m = 0; m < kTokens; ++m) {
-        const Floats factor = Multiply(scale, Broadcast(a.scales[at[m] + b]));
-        total[p][m] = MultiplyAdd(ToFloat(sum[p][m]), factor, total[p][m]);
-      }
       if (args.minima[p] != nullptr) {
-        const Floats minimum = LoadHalf(args.minima[p] + b * 16);
+        const Floats minimum = LoadScale(args.minima[p], args.sub_minima[p], b, 0, 1);
 #pragma GCC unroll 8
         for (uint32_t m = 0; m < kTokens; ++m) {
           total[p][m] = MultiplyAdd(minimum, Broadcast(a.sums[at[m] + b]), total[p][m]);
@@ -198,50 +267,52 @@ void QuantizedTile(const TileArgs& args) {
   }
 }
 
-template <bool kNibbles, bool kTwoPlanes, uint32_t kPanels, uint32_t kTokens = kTileTokens>
+// How many tokens at once multiply weights as they are stored; with more, they are first
+// unpacked to bytes. Each number is code of its own, so the rarer formats have few.
+constexpr uint32_t DirectTokens(PackedType type) {
+  return type == PackedType::kU8 || type == PackedType::kU4 ? kTileTokens : 2;
+}
+
+template <PackedType kType, uint32_t kParts, bool kTwoPlanes, uint32_t kPanels,
+          uint32_t kTokens = DirectTokens(kType)>
 void QuantizedTileOf(uint32_t tokens, const TileArgs& args) {
   if constexpr (kTokens > 1) {
     if (tokens < kTokens)
-      return QuantizedTileOf<kNibbles, kTwoPlanes, kPanels, kTokens - 1>(tokens, args);
+      return QuantizedTileOf<kType, kParts, kTwoPlanes, kPanels, kTokens - 1>(tokens, args);
   }
-  QuantizedTile<kNibbles, kTwoPlanes, kPanels, kTokens>(args);
+  QuantizedTile<kType, kParts, kTwoPlanes, kPanels, kTokens>(args);
 }
 
-template <uint32_t kPanels>
-void QuantizedTiles(bool nibbles, const Activations& a, TileArgs args) {
-  for (uint32_t token = 0; token < a.tokens; token += kTileTokens) {
+template <PackedType kType, uint32_t kParts, uint32_t kPanels>
+void QuantizedTiles(const Activations& a, TileArgs args) {
+  constexpr uint32_t kStep = DirectTokens(kType);
+  for (uint32_t token = 0; token < a.tokens; token += kStep) {
     const uint32_t left = a.tokens - token;
-    const uint32_t tokens = left < kTileTokens ? left : kTileTokens;
+    const uint32_t tokens = left < kStep ? left : kStep;
     args.token = token;
-    if (nibbles) {
-      a.two_planes ? QuantizedTileOf<true, true, kPanels>(tokens, args)
-                   : QuantizedTileOf<true, false, kPanels>(tokens, args);
-    } else {
-      a.two_planes ? QuantizedTileOf<false, true, kPanels>(tokens, args)
-                   : QuantizedTileOf<false, false, kPanels>(tokens, args);
-    }
-    args.out += kTileTokens * args.stride;
+    a.two_planes ? QuantizedTileOf<kType, kParts, true, kPanels>(tokens, args)
+                 : QuantizedTileOf<kType, kParts, false, kPanels>(tokens, args);
+    args.out += kStep * args.stride;
   }
 }
 
-void UnpackNibbles(const uint8_t* in, uint32_t blocks, uint8_t* out) {
+template <PackedType kType>
+void Unpack(const uint8_t* in, uint32_t blocks, uint8_t* out) {
   for (uint32_t b = 0; b < blocks; ++b) {
-    for (uint32_t g = 0; g < 4; ++g) {
-      const Bytes64 pair = LoadBytes(in + g * kGroupBytes);
-      PutUnsigned(out + g * kGroupBytes, LowNibbles(pair));
-      PutUnsigned(out + (g + 4) * kGroupBytes, HighNibbles(pair));
-    }
-    in += kU4BlockBytes;
+#pragma GCC unroll 8
+    for (uint32_t g = 0; g < 8; ++g) PutUnsigned(out + g * kGroupBytes, LoadGroup<kType>(in, g));
+    in += BlockBytes(kType);
     out += kU8BlockBytes;
   }
 }
 
+template <PackedType kType, uint32_t kParts>
 void MultiplyQuantized(const PackedMatrix& w, uint32_t begin, uint32_t end, const Activations& a,
                        Store store, float* out, size_t stride, std::byte* scratch) {
   // Many tokens use the same weights again and again: unpack them once, into the L1 cache.
-  const bool unpack = w.type == PackedType::kU4 && a.tokens > kTileTokens;
-  const bool nibbles = w.type == PackedType::kU4 && !unpack;
+  const bool unpack = kType != PackedType::kU8 && a.tokens > DirectTokens(kType);
   const uint32_t blocks = w.blocks();
+  const size_t halves = size_t{w.columns} / w.columns_per_scale() * 16;  // of a panel
   for (uint32_t panel = begin; panel < end;) {
     const uint32_t panels = end - panel >= kTilePanels ? kTilePanels : 1;
     TileArgs args{};
@@ -252,20 +323,24 @@ void MultiplyQuantized(const PackedMatrix& w, uint32_t begin, uint32_t end, cons
     args.out = out + static_cast<size_t>(panel) * 16;
     args.stride = stride;
     for (uint32_t p = 0; p < panels; ++p) {
-      const size_t scale_at = static_cast<size_t>(panel + p) * blocks * 16;
+      const size_t block_at = static_cast<size_t>(panel + p) * blocks * 16;
       args.weights[p] = w.weights + (panel + p) * w.panel_bytes;
-      args.scales[p] = w.scales + scale_at;
-      args.minima[p] = w.minima == nullptr ? nullptr : w.minima + scale_at;
+      args.scales[p] = w.scales + (panel + p) * halves;
+      if (w.minima != nullptr) args.minima[p] = w.minima + (panel + p) * halves;
+      if (w.sub_scales != nullptr) args.sub_scales[p] = w.sub_scales + block_at * kParts;
+      if (w.sub_minima != nullptr) args.sub_minima[p] = w.sub_minima + block_at;
       if (unpack) {
         auto* bytes = reinterpret_cast<uint8_t*>(scratch) + p * blocks * kU8BlockBytes;
-        UnpackNibbles(args.weights[p], blocks, bytes);
+        Unpack<kType>(args.weights[p], blocks, bytes);
         args.weights[p] = bytes;
       }
     }
-    if (panels == 1) {
-      QuantizedTiles<1>(nibbles, a, args);
+    if (unpack) {
+      panels == 1 ? QuantizedTiles<PackedType::kU8, kParts, 1>(a, args)
+                  : QuantizedTiles<PackedType::kU8, kParts, kTilePanels>(a, args);
     } else {
-      QuantizedTiles<kTilePanels>(nibbles, a, args);
+      panels == 1 ? QuantizedTiles<kType, kParts, 1>(a, args)
+                  : QuantizedTiles<kType, kParts, kTilePanels>(a, args);
     }
     panel += panels;
   }
@@ -351,8 +426,17 @@ void MultiplyAny(const PackedMatrix& w, uint32_t begin, uint32_t end, const Acti
       return MultiplyFloats<PackedType::kF16>(w, begin, end, a, store, out, stride);
     case PackedType::kBF16:
       return MultiplyFloats<PackedType::kBF16>(w, begin, end, a, store, out, stride);
-    default:
-      return MultiplyQuantized(w, begin, end, a, store, out, stride, scratch);
+    case PackedType::kU8:
+      return MultiplyQuantized<PackedType::kU8, 1>(w, begin, end, a, store, out, stride, scratch);
+    case PackedType::kU4:
+      return MultiplyQuantized<PackedType::kU4, 1>(w, begin, end, a, store, out, stride, scratch);
+    case PackedType::kNonLinear4:
+      return MultiplyQuantized<PackedType::kNonLinear4, 1>(w, begin, end, a, store, out, stride,
+                                                           scratch);
+    case PackedType::kU5:
+      return MultiplyQuantized<PackedType::kU5, 1>(w, begin, end, a, store, out, stride, scratch);
+    case PackedType::kU6:
+      return MultiplyQuantized<PackedType::kU6, 2>(w, begin, end, a, store, out, stride, scratch);
   }
 }
 

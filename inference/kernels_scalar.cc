@@ -148,6 +148,29 @@ Bytes64 HighNibbles(const Bytes64& a) {
   for (int i = 0; i < 64; ++i) out.lane[i] = a.lane[i] >> 4;
   return out;
 }
+Bytes64 OrBytes(const Bytes64& a, const Bytes64& b) {
+  Bytes64 out;
+  for (int i = 0; i < 64; ++i) out.lane[i] = a.lane[i] | b.lane[i];
+  return out;
+}
+template <int kUp, int kMask>
+Bytes64 ShiftedBits(const Bytes64& a) {
+  Bytes64 out;
+  for (int i = 0; i < 64; ++i) {
+    const int moved =
+        kUp >= 0 ? a.lane[i] << (kUp >= 0 ? kUp : 0) : a.lane[i] >> (kUp < 0 ? -kUp : 0);
+    out.lane[i] = static_cast<uint8_t>(moved & kMask);
+  }
+  return out;
+}
+Bytes64 LookUp(const uint8_t* table, const Bytes64& index) {
+  Bytes64 out;
+  for (int i = 0; i < 64; ++i) out.lane[i] = table[index.lane[i]];
+  return out;
+}
+Floats LoadSmall(const int8_t* at) {
+  return Each([&](int i) { return static_cast<float>(at[i]); });
+}
 void PutUnsigned(uint8_t* at, const Bytes64& a) {
   std::memcpy(at, a.lane, 64);
 }

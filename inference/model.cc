@@ -187,8 +187,8 @@ class ModelLoader {
   Status AddMatrix(const std::string& name, uint32_t rows, uint32_t columns, PackedMatrix* out) {
     EDGE_ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(name, rows, columns));
     if (!CanPack(tensor->type)) {
-      return Unimplemented("{}: tensor {} has type {}; known: F32 F16 BF16 Q8_0 Q4_0 Q4_1",
-                           file_.name(), name, TensorTypeName(tensor->type));
+      return Unimplemented("{}: tensor {} has type {}; known: {}", file_.name(), name,
+                           TensorTypeName(tensor->type), kPackableTypes);
     }
     const PackedLayout layout = LayoutPacked(tensor->type, rows, columns);
     entries_.push_back({tensor, bytes_, layout, out, nullptr});

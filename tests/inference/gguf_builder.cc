@@ -79,7 +79,30 @@ Bytes Quantize(TensorType type, const std::vector<float>& values) {
     }
     return bytes;
   }
+  const bool plain =
+      type == TensorType::kQ8_0 || type == TensorType::kQ4_0 || type == TensorType::kQ4_1;
+  if (!plain) return RandomBlocks(type, values.size(), 1.0f, 7);
   for (size_t i = 0; i + 32 <= values.size(); i += 32) PutBlock(&out, type, &values[i]);
+  return bytes;
+}
+
+Bytes RandomBlocks(TensorType type, size_t values, float spread, uint32_t seed) {
+  const TensorLayout layout = LayoutOf(type);
+  std::mt19937 random(seed);
+  Bytes bytes(values / layout.block_elements * layout.block_bytes);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random() & 255);
+  const bool k = layout.block_elements == 256;
+  std::vector<size_t> halves = {type == TensorType::kQ6_K ? size_t{208} : 0};
+  if (type == TensorType::kQ4_1 || type == TensorType::kQ5_1 || type == TensorType::kQ4_K ||
+      type == TensorType::kQ5_K) {
+    halves.push_back(2);
+  }
+  for (size_t block = 0; block < bytes.size(); block += layout.block_bytes) {
+    for (const size_t at : halves) {
+      const float factor = 1 + static_cast<float>(random() % 1024) / 1024.0f;
+      StoreLittle(bytes.data() + block + at, HalfFromFloat(spread * factor / (k ? 4000 : 100)));
+    }
+  }
   return bytes;
 }
 

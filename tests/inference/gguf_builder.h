@@ -40,8 +40,13 @@ class GgufBuilder {
   std::vector<Entry> tensors_;
 };
 
-// Rounds `values` to `type` (F32, F16, BF16, Q8_0, Q4_0 or Q4_1) as the format defines it.
+// Rounds `values` to `type` (F32, F16, BF16, Q8_0, Q4_0 or Q4_1) as the format defines it; for
+// the other quantized types, random blocks of as many values.
 Bytes Quantize(TensorType type, const std::vector<float>& values);
+
+// `values` (a multiple of the block size) of a quantized type as random bits, their scales
+// within a factor of two of `spread` / 100.
+Bytes RandomBlocks(TensorType type, size_t values, float spread, uint32_t seed);
 
 struct TinyModel {
   uint32_t layers = 2, heads = 4, kv_heads = 2, head_size = 8, ffn = 44, context = 256;

@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "inference/aligned_buffer.h"
@@ -56,8 +58,8 @@ struct Inputs {
         low(high.size()),
         scales(high.size() / 32 + 1),
         sums(scales.size()),
-        high_sums(scales.size()),
-        low_sums(scales.size()) {
+        high_sums(scales.size() * 2),
+        low_sums(high_sums.size()) {
     if (columns > 64) std::fill_n(values.begin() + 32, 32, 0.0f);  // a block of zeros
     a.tokens = tokens;
     a.columns = columns;
@@ -123,22 +125,59 @@ TEST_CASE("packed rows hold exactly the values that the format defines", "[infer
   }
 }
 
+// "0a1b" to bytes.
+Bytes FromHex(const std::string& hex) {
+  Bytes bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+    bytes.push_back(static_cast<std::byte>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+TEST_CASE("every format's values equal an independent reading to the last bit", "[inference]") {
+  std::ifstream in(EDGE_SOURCE_DIR "/tests/inference/golden/quants.json");
+  const auto golden = nlohmann::json::parse(in);
+  REQUIRE(golden.size() == 9);
+  for (const auto& entry : golden) {
+    const auto type = static_cast<TensorType>(entry["type"].get<uint32_t>());
+    CAPTURE(TensorTypeName(type));
+    REQUIRE(TensorTypeName(type) == entry["name"].get<std::string>());
+    const Bytes blocks = FromHex(entry["blocks"]), floats = FromHex(entry["floats"]);
+    constexpr uint32_t kColumns = 512;
+    const auto rows = static_cast<uint32_t>(floats.size() / 4 / kColumns);
+    const GgufTensor tensor{"m", type, 2, {kColumns, rows, 1, 1}, 0, blocks};
+    const PackedLayout layout = LayoutPacked(type, rows, kColumns);
+    AlignedBuffer memory = AlignedBuffer::Create(layout.total_bytes(), "test").value();
+    const PackedMatrix packed = Pack(tensor, layout, memory.data());
+    std::vector<float> row(kColumns);
+    for (uint32_t r = 0; r < rows; ++r) {
+      UnpackRow(packed, r, row.data());
+      REQUIRE(std::memcmp(row.data(), floats.data() + r * kColumns * 4, kColumns * 4) == 0);
+    }
+  }
+}
+
+constexpr TensorType kTypes[] = {TensorType::kF32,  TensorType::kF16,  TensorType::kBF16,
+                                 TensorType::kQ8_0, TensorType::kQ4_0, TensorType::kQ4_1,
+                                 TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ4_K,
+                                 TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL};
+
 TEST_CASE("products agree with plain sums of doubles", "[inference]") {
-  const auto type = GENERATE(TensorType::kF32, TensorType::kF16, TensorType::kBF16,
-                             TensorType::kQ8_0, TensorType::kQ4_0, TensorType::kQ4_1);
+  const TensorType type = GENERATE(from_range(std::begin(kTypes), std::end(kTypes)));
   const bool two_planes = GENERATE(true, false);
   CAPTURE(TensorTypeName(type), two_planes);
+  const uint32_t columns = LayoutOf(type).block_elements == 256 ? 512 : 96;
   std::mt19937 random(2);
-  const Matrix m(type, 37, 96, &random);
-  const Inputs in(3, 96, two_planes, &random);
+  const Matrix m(type, 37, columns, &random);
+  const Inputs in(3, columns, two_planes, &random);
   const auto out = Multiply(kScalarKernels, m, in, Store::kSet);
   const bool exact = !m.packed.quantized();
   for (uint32_t token = 0; token < 3; ++token) {
     for (uint32_t row = 0; row < 37; ++row) {
       double sum = 0, magnitude = 0;
-      for (uint32_t k = 0; k < 96; ++k) {
-        const double term = static_cast<double>(m.weights[row * 96 + k]) *
-                            static_cast<double>(in.values[token * 112 + k]);
+      for (uint32_t k = 0; k < columns; ++k) {
+        const double term = static_cast<double>(m.weights[row * columns + k]) *
+                            static_cast<double>(in.values[token * (columns + 16) + k]);
         sum += term;
         magnitude += std::fabs(term);
       }
@@ -150,16 +189,16 @@ TEST_CASE("products agree with plain sums of doubles", "[inference]") {
 }
 
 TEST_CASE("fast products equal the reference to the last bit", "[inference]") {
-  const auto type = GENERATE(TensorType::kF32, TensorType::kF16, TensorType::kBF16,
-                             TensorType::kQ8_0, TensorType::kQ4_0, TensorType::kQ4_1);
+  const TensorType type = GENERATE(from_range(std::begin(kTypes), std::end(kTypes)));
   const uint32_t tokens = GENERATE(1u, 2u, 3u, 4u, 5u, 6u, 7u, 13u);
   const uint32_t rows = GENERATE(8u, 16u, 100u);
   const bool two_planes = GENERATE(true, false);
   const Store store = tokens % 2 == 0 ? Store::kAdd : Store::kSet;
   CAPTURE(TensorTypeName(type), tokens, rows, two_planes);
+  const uint32_t columns = LayoutOf(type).block_elements == 256 ? 256 : 128;
   std::mt19937 random(3);
-  const Matrix m(type, rows, 128, &random);
-  const Inputs in(tokens, 128, two_planes, &random);
+  const Matrix m(type, rows, columns, &random);
+  const Inputs in(tokens, columns, two_planes, &random);
   const auto expected = Multiply(kScalarKernels, m, in, store);
   for (const Kernels* kernels : FastKernels()) {
     CAPTURE(kernels->name);
@@ -229,7 +268,7 @@ TEST_CASE("inputs that are not numbers are rounded to something in range", "[inf
       kernels->quantize(in.a, token);
       REQUIRE(std::isfinite(in.scales[token]));
       REQUIRE(std::isfinite(in.sums[token]));
-      REQUIRE(std::abs(in.high_sums[token]) <= 32 * 127);
+      REQUIRE(std::abs(in.high_sums[token * 2]) <= 16 * 127);
     }
   }
 }
