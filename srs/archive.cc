@@ -9,15 +9,26 @@
 namespace edge::srs {
 namespace {
 
-constexpr std::string_view kPackPrefix = "v1/pack/";
-constexpr uint64_t kTailBytes = 64 << 10;         // read of a pack first: most directories fit
 constexpr uint32_t kInlinePages = 1024;           // snapshots up to 4 MiB ride in the batch
 constexpr uint64_t kSnapshotBytesMin = 64 << 10;  // no snapshot for less log than this
 constexpr int64_t kRetryMsMax = 30'000;
+constexpr size_t kPacksPerCatalog = 64;  // a catalog object is written after so many
+
+// A restore replays what follows the newest snapshot: at most so long, at the cost of one
+// commit or of so many bytes of log, whichever is more (measured: srs_replay_ns_per_commit in
+// bench/srs).
+constexpr uint64_t kReplayNsMax = 100'000'000;
+constexpr uint64_t kReplayNsPerCommit = 2'500;
+constexpr uint64_t kReplayBytesPerCommit = 1'024;
+
+uint64_t ReplayNs(uint64_t commits, uint64_t bytes) {
+  return kReplayNsPerCommit * std::max(commits, bytes / kReplayBytesPerCommit);
+}
 
 }  // namespace
 
-Archive::Archive(ArchiveOptions options) : options_(std::move(options)), store_(options_.store) {
+Archive::Archive(ArchiveOptions options)
+    : options_(std::move(options)), store_(options_.store), catalog_(store_) {
   if (options_.metrics != nullptr) {
     packs_metric_ = &options_.metrics->counter("edge_srs_packs");
     bytes_metric_ = &options_.metrics->counter("edge_srs_pack_bytes");
@@ -37,264 +48,69 @@ void Archive::Stop() {
   UploadAll().IgnoreError();  // the journal keeps what could not be uploaded
 }
 
-std::string Archive::KeyOf(uint64_t journal_id, uint64_t seq) const {
-  return Format("{}{:016x}/{:016x}.pack", {kPackPrefix, journal_id, seq});
-}
-
-// --- The catalog ---
-
 Status Archive::EnsureLoaded() {
   MutexLock lock(&mu_);
   if (is_loaded_) return OkStatus();
-  const Status loaded = LoadCatalog();
-  if (!loaded.ok()) {
-    catalog_.clear();
-    damaged_.clear();
-    return Annotate(loaded, "reading the object store");
-  }
-  is_loaded_ = true;
-  return OkStatus();
-}
-
-StatusOr<PackHeader> Archive::LoadPack(const ObjectInfo& object, std::vector<Section>* sections) {
-  const uint64_t tail_at = object.bytes > kTailBytes ? object.bytes - kTailBytes : 0;
-  EDGE_ASSIGN_OR_RETURN(Bytes tail, store_->Get(object.key, {tail_at, UINT64_MAX}));
-  EDGE_ASSIGN_OR_RETURN(const PackFooter footer, DecodePackFooter(tail, tail_at + tail.size()));
-  Bytes directory;
-  if (footer.directory_offset >= tail_at) {
-    const auto start = tail.begin() + static_cast<ptrdiff_t>(footer.directory_offset - tail_at);
-    directory.assign(start, start + static_cast<ptrdiff_t>(footer.directory_bytes));
-  } else {
-    EDGE_ASSIGN_OR_RETURN(
-        directory, store_->Get(object.key, {footer.directory_offset, footer.directory_bytes}));
-  }
-  EDGE_ASSIGN_OR_RETURN(*sections, DecodePackDirectory(directory, footer));
-  if (tail_at == 0) return DecodePackHeader(tail);
-  EDGE_ASSIGN_OR_RETURN(const Bytes start, store_->Get(object.key, {0, kPackHeaderBytes}));
-  return DecodePackHeader(start);
-}
-
-Status Archive::LoadCatalog() {
-  std::string after;
-  const std::string ours = KeyOf(options_.journal->id(), 0).substr(0, kPackPrefix.size() + 17);
-  JournalPosition uploaded;
-  for (;;) {
-    constexpr size_t kListCount = 1000;
-    EDGE_ASSIGN_OR_RETURN(const auto objects,
-                          store_->List(std::string(kPackPrefix), after, kListCount));
-    for (const ObjectInfo& object : objects) {
-      after = object.key;
-      if (!object.key.ends_with(".pack")) continue;
-      std::vector<Section> sections;
-      const StatusOr<PackHeader> header = LoadPack(object, &sections);
-      if (!header.ok() && header.status().code() != StatusCode::kDataLoss) return header.status();
-      if (!header.ok() || KeyOf(header->journal_id, header->seq) != object.key) {
-        damaged_.push_back(Format(
-            "object {}: {}",
-            {object.key, header.ok() ? "is another pack's copy" : Message(header.status())}));
-        if (object.key.starts_with(ours)) ++next_seq_;
-        continue;
-      }
-      if (object.key.starts_with(ours)) {
-        next_seq_ = header->seq + 1;
-        uploaded = std::max(uploaded, header->to);
-      }
-      AddToCatalog(object.key, std::move(sections));
-    }
-    if (objects.size() < kListCount) break;
-  }
-  if (uploaded > options_.journal->end()) {
+  EDGE_RETURN_IF_ERROR(catalog_.EnsureLoaded());
+  const Catalog::JournalSeen seen = catalog_.SeenOf(options_.journal->id());
+  next_seq_ = seen.next_seq;
+  if (seen.to > options_.journal->end()) {
     return FailedPrecondition(
         "the store has packs of this journal up to file {:016x} offset {}, the journal ends at "
         "{:016x} offset {}: an old copy of the directory is in use; move it away and open an "
         "empty one to restore from the store",
-        uploaded.file, uploaded.offset, options_.journal->end().file,
-        options_.journal->end().offset);
+        seen.to.file, seen.to.offset, options_.journal->end().file, options_.journal->end().offset);
   }
-  uploaded_ = std::max(uploaded, options_.journal->begin());
+  uploaded_ = std::max(seen.to, options_.journal->begin());
   options_.journal->SetUploaded(uploaded_);
+  is_loaded_ = true;
   return OkStatus();
-}
-
-bool Archive::IsComplete(const std::vector<Placed>& parts) {
-  return !parts.empty() && parts.size() >= parts[0].section.part_count;
-}
-
-void Archive::AddToCatalog(const std::string& key, std::vector<Section> sections) {
-  for (Section& section : sections) {
-    Entry& entry = catalog_[section.name];
-    const State& state = section.state;
-    if (section.kind == SectionKind::kDelete) {
-      entry.deleted_epoch = std::max(entry.deleted_epoch, state.epoch);
-      if (entry.epoch <= entry.deleted_epoch) {
-        entry.logs.clear();
-        entry.snapshots.clear();
-        entry.newest.reset();
-        entry.log_bytes = 0;
-      }
-      continue;
-    }
-    if (state.epoch <= entry.deleted_epoch || state.epoch < entry.epoch) continue;
-    if (state.epoch > entry.epoch) {
-      const uint32_t deleted = entry.deleted_epoch;
-      entry = Entry{};
-      entry.deleted_epoch = deleted;
-      entry.epoch = state.epoch;
-    }
-    if (section.kind == SectionKind::kLog) {
-      entry.log_bytes += section.raw_bytes;
-      if (!entry.newest || state.lsn > entry.newest->lsn) entry.newest = state;
-      entry.logs.push_back({key, std::move(section)});
-      continue;
-    }
-    const State snapshot = state;
-    std::vector<Placed>& parts = entry.snapshots[snapshot.lsn];
-    const bool is_known = std::ranges::any_of(
-        parts, [&section](const Placed& placed) { return placed.section.part == section.part; });
-    if (is_known) continue;
-    parts.push_back({key, std::move(section)});
-    if (!IsComplete(parts)) continue;
-    entry.log_bytes = 0;
-    if (!entry.newest || snapshot.lsn > entry.newest->lsn) entry.newest = snapshot;
-  }
-}
-
-Status Archive::CheckDamage(const std::string& name) {
-  MutexLock lock(&mu_);
-  if (damaged_.empty()) return OkStatus();
-  return DataLoss("what the store has of database \"{}\" is not complete: {}{}", name, damaged_[0],
-                  damaged_.size() > 1 ? Format(" (and {} more)", {damaged_.size() - 1}) : "");
 }
 
 StatusOr<std::optional<State>> Archive::Newest(const std::string& name) {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  MutexLock lock(&mu_);
-  const auto it = catalog_.find(name);
-  if (it == catalog_.end()) return std::optional<State>();
-  return it->second.newest;
+  return catalog_.Newest(name);
 }
 
 StatusOr<uint32_t> Archive::DeletedEpoch(const std::string& name) {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  MutexLock lock(&mu_);
-  const auto it = catalog_.find(name);
-  return it == catalog_.end() ? 0 : it->second.deleted_epoch;
+  return catalog_.DeletedEpoch(name);
 }
 
 StatusOr<std::vector<std::string>> Archive::Names() {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  MutexLock lock(&mu_);
-  std::vector<std::string> names;
-  for (const auto& [name, entry] : catalog_) {
-    if (entry.newest) names.push_back(name);
-  }
-  return names;
-}
-
-// --- Restoring ---
-
-StatusOr<Bytes> Archive::Fetch(const Placed& placed, uint64_t* bytes_read) {
-  if (placed.section.bytes == 0) return Bytes();
-  const auto compressed = store_->Get(placed.key, {placed.section.offset, placed.section.bytes});
-  if (compressed.status().code() == StatusCode::kNotFound) {
-    return DataLoss("object {}: is missing", placed.key);
-  }
-  if (!compressed.ok()) return Annotate(compressed.status(), "object " + placed.key);
-  *bytes_read += compressed->size();
-  auto raw = DecompressSection(placed.section, *compressed);
-  if (!raw.ok()) return Annotate(raw.status(), "object " + placed.key);
-  return raw;
+  return catalog_.Names();
 }
 
 StatusOr<State> Archive::Restore(const std::string& name, uint32_t epoch, Lsn target,
                                  PageImage* image, RestoreReport* report) {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  State state = EmptyState(name, epoch);
-  std::vector<Placed> parts;
-  {
-    MutexLock lock(&mu_);
-    const auto it = catalog_.find(name);
-    if (it != catalog_.end() && it->second.epoch == epoch) {
-      auto& snapshots = it->second.snapshots;
-      for (auto at = snapshots.upper_bound(target); at != snapshots.begin();) {
-        --at;
-        if (!IsComplete(at->second)) continue;
-        parts = at->second;
-        break;
-      }
-    }
-  }
-  if (parts.empty()) {
-    EDGE_RETURN_IF_ERROR(image->WritePage(1, EmptyDatabasePage().bytes, state.post));
-  } else {
-    state = parts[0].section.state;
-    Hash128 post;
-    for (const Placed& part : parts) {
-      EDGE_ASSIGN_OR_RETURN(const Bytes raw, Fetch(part, &report->bytes_read));
-      EDGE_RETURN_IF_ERROR(VisitPages(part.section, raw, [&](uint32_t pgno, const std::byte* page) {
-        const Hash128 hash = PageHash(pgno, page);
-        post ^= hash;
-        return image->WritePage(pgno, page, hash);
-      }));
-    }
-    if (post != state.post) {
-      return DataLoss("object {}: the snapshot of \"{}\" at commit {} hashes to {}, expected {}",
-                      parts[0].key, name, state.lsn, post.ToHex(), state.post.ToHex());
-    }
-  }
-  EDGE_RETURN_IF_ERROR(VisitRecords(
-      name, epoch, state.lsn, target,
-      [&](const RecordView& record) -> Status {
-        if (record.lsn != state.lsn + 1) return Aborted("the journal may have it");
-        return ApplyRecord(record, image, &state);
-      },
-      &report->bytes_read));
-  return state;
+  return catalog_.Restore(name, epoch, target, image, report);
 }
 
-StatusOr<State> Archive::NewestBefore(const std::string& name, uint32_t epoch, int64_t wall_ms) {
+Status Archive::Fork(const std::string& child, uint32_t child_epoch, const std::string& parent,
+                     const State& at) {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  State newest = EmptyState(name, epoch);
-  MutexLock lock(&mu_);
-  const auto it = catalog_.find(name);
-  if (it == catalog_.end() || it->second.epoch != epoch) return newest;
-  const auto consider = [&](const State& state) {
-    if (state.wall_ms <= wall_ms && state.lsn > newest.lsn) newest = state;
-  };
-  for (const Placed& log : it->second.logs) consider(log.section.state);
-  for (const auto& [lsn, parts] : it->second.snapshots) consider(parts[0].section.state);
-  return newest;
-}
-
-Status Archive::VisitRecords(const std::string& name, uint32_t epoch, Lsn after, Lsn until,
-                             Callback<Status(const RecordView&)> visit, uint64_t* bytes_read) {
-  EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  std::vector<Placed> logs;
+  MutexLock upload(&upload_mu_);
+  JournalPosition here;
   {
     MutexLock lock(&mu_);
-    const auto it = catalog_.find(name);
-    if (it == catalog_.end() || it->second.epoch != epoch) return OkStatus();
-    for (const Placed& placed : it->second.logs) {
-      if (placed.section.state.lsn > after && placed.section.first_lsn <= until) {
-        logs.push_back(placed);
-      }
-    }
+    here = uploaded_;
   }
-  std::ranges::stable_sort(logs, {}, [](const Placed& placed) { return placed.section.first_lsn; });
-  Lsn next = after + 1;
-  for (const Placed& placed : logs) {
-    if (placed.section.state.lsn < next) continue;
-    EDGE_ASSIGN_OR_RETURN(const Bytes raw, Fetch(placed, bytes_read));
-    const Status visited = VisitLog(placed.section, raw, [&](const RecordView& record) -> Status {
-      if (record.lsn < next || record.lsn > until) return OkStatus();
-      EDGE_RETURN_IF_ERROR(visit(record));
-      next = record.lsn + 1;
-      return OkStatus();
-    });
-    if (visited.code() == StatusCode::kAborted) return OkStatus();
-    if (!visited.ok()) return Annotate(visited, "object " + placed.key);
+  Section fork;
+  fork.kind = SectionKind::kFork;
+  fork.name = child;
+  fork.state = at;
+  fork.state.epoch = child_epoch;
+  fork.parent = parent;
+  fork.parent_epoch = at.epoch;
+  for (;;) {
+    const PackHeader header = NextHeader(here, here);
+    PackWriter pack(header);
+    EDGE_RETURN_IF_ERROR(pack.Add(fork, {}));
+    const Status put = PutPack(header, &pack);
+    if (put.code() != StatusCode::kAborted) return put;
   }
-  return OkStatus();
 }
 
 // --- Uploading ---
@@ -401,21 +217,20 @@ PackHeader Archive::NextHeader(JournalPosition from, JournalPosition to) {
 }
 
 Status Archive::PutPack(const PackHeader& header, PackWriter* pack) {
-  const std::string key = KeyOf(header.journal_id, header.seq);
-  std::vector<Section> sections = pack->sections();
+  const std::string key = Catalog::KeyOf(header.journal_id, header.seq);
+  PackInfo info{0, header, pack->sections()};
   const Bytes object = pack->Finish();
+  info.bytes = object.size();
   const StatusOr<std::string> put = store_->Put(key, object, {.if_absent = true});
   if (put.status().code() == StatusCode::kAlreadyExists) {
     // An upload of ours that we believe has failed. It is good if it began where we do.
-    std::vector<Section> theirs;
-    EDGE_ASSIGN_OR_RETURN(const ObjectInfo info, store_->Head(key));
-    EDGE_ASSIGN_OR_RETURN(const PackHeader found, LoadPack(info, &theirs));
+    EDGE_ASSIGN_OR_RETURN(const ObjectInfo there, store_->Head(key));
+    EDGE_ASSIGN_OR_RETURN(PackInfo found, Catalog::LoadPack(*store_, there));
     MutexLock lock(&mu_);
     ++next_seq_;
-    if (found.journal_id == header.journal_id && found.from == header.from &&
-        found.to >= header.from) {
-      AddToCatalog(key, std::move(theirs));
-      uploaded_ = std::max(uploaded_, found.to);
+    if (found.header.from == header.from && found.header.to >= header.from) {
+      uploaded_ = std::max(uploaded_, found.header.to);
+      catalog_.Add(key, std::move(found));
     }
     return Aborted("object {}: was there already", key);
   }
@@ -424,11 +239,20 @@ Status Archive::PutPack(const PackHeader& header, PackWriter* pack) {
     packs_metric_->Add();
     bytes_metric_->Add(object.size());
   }
+  ++packs_since_save_;
   MutexLock lock(&mu_);
   ++next_seq_;
-  AddToCatalog(key, std::move(sections));
+  catalog_.Add(key, std::move(info));
   uploaded_ = std::max(uploaded_, header.to);
   return OkStatus();
+}
+
+// Saves readers from reading the directory of every pack. Not needed for anything: a failure
+// is made good by the next.
+void Archive::SaveCatalogIfDue() {
+  if (packs_since_save_ < kPacksPerCatalog) return;
+  packs_since_save_ = 0;
+  catalog_.Save(options_.clock->wall_ms()).IgnoreError();
 }
 
 Status Archive::AddLog(const JournalEntry& entry, std::vector<LogDraft>* drafts,
@@ -478,26 +302,28 @@ std::set<std::string> Archive::OutgrownBy(const std::vector<Section>& sections) 
     Hash128 chain;
     Lsn lsn;
     uint64_t log_bytes;
+    uint64_t log_commits;
   };
   std::map<std::string, Seen> seen;
   std::set<std::string> outgrown;
-  MutexLock lock(&mu_);
   for (const Section& log : sections) {
     if (log.kind != SectionKind::kLog) continue;
     auto at = seen.find(log.name);
     if (at == seen.end() || log.first_lsn == 1) {
-      Seen before{EmptyState(log.name, log.state.epoch).chain, 0, 0};
-      const auto it = catalog_.find(log.name);
-      if (it != catalog_.end() && it->second.epoch == log.state.epoch && it->second.newest) {
-        before = {it->second.newest->chain, it->second.newest->lsn, it->second.log_bytes};
+      Seen before{EmptyState(log.name, log.state.epoch).chain, 0, 0, 0};
+      const std::optional<Entry> entry = catalog_.Find(log.name, log.state.epoch);
+      if (entry && entry->newest) {
+        before = {entry->newest->chain, entry->newest->lsn, entry->log_bytes, entry->log_commits};
       }
       at = seen.insert_or_assign(log.name, before).first;
     }
     Seen& before = at->second;
     const bool follows = log.first_lsn <= before.lsn || log.chain_before == before.chain;
-    before = {log.state.chain, log.state.lsn, before.log_bytes + log.raw_bytes};
+    before = {log.state.chain, log.state.lsn, before.log_bytes + log.raw_bytes,
+              before.log_commits + log.state.lsn - log.first_lsn + 1};
     const uint64_t database_bytes = uint64_t{log.state.pages} * kPageBytes;
-    if (!follows || before.log_bytes > std::max(database_bytes, kSnapshotBytesMin)) {
+    if (!follows || before.log_bytes > std::max(database_bytes, kSnapshotBytesMin) ||
+        ReplayNs(before.log_commits, before.log_bytes) > kReplayNsMax) {
       outgrown.insert(log.name);
     }
   }
@@ -513,17 +339,13 @@ Status Archive::AddSnapshot(const std::string& name, PackWriter* pack) {
   std::unique_ptr<File> file;
   uint64_t file_at = 0;
   std::vector<std::pair<Section, CompressedSection>> parts;
-  Bytes raw;
+  PagesWriter pages;
   Section section;
   section.kind = SectionKind::kPages;
   section.name = name;
   const auto finish_part = [&]() -> Status {
-    EDGE_ASSIGN_OR_RETURN(CompressedSection compressed, CompressSection(raw));
     Section part = section;
-    part.raw_bytes = raw.size();
-    part.bytes = compressed.bytes.size();
-    part.crc = compressed.crc;
-    raw.clear();
+    EDGE_ASSIGN_OR_RETURN(CompressedSection compressed, pages.Finish(&part));
     ++section.part;
     if (file == nullptr) {
       parts.emplace_back(std::move(part), std::move(compressed));
@@ -546,7 +368,7 @@ Status Archive::AddSnapshot(const std::string& name, PackWriter* pack) {
       },
       [&](uint32_t pgno, const std::byte* page) -> Status {
         post ^= PageHash(pgno, page);
-        AppendPage(pgno, page, &raw);
+        EDGE_RETURN_IF_ERROR(pages.Add(pgno, page));
         return pgno % kSectionPages == 0 || pgno == state.pages ? finish_part() : OkStatus();
       });
   Status failure = visited;
@@ -641,6 +463,7 @@ StatusOr<bool> Archive::UploadBatch(std::set<std::string>* snapshots) {
   journal.SetUploaded(to);
   journal.Recycle();
   EDGE_RETURN_IF_ERROR(UploadSpooled());
+  SaveCatalogIfDue();
   EDGE_RETURN_IF_ERROR(failure);
   return to < until;
 }

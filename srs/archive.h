@@ -1,9 +1,9 @@
-// srs/archive.h - what of the relay is in the object store: the catalog, uploads, restores.
+// srs/archive.h - what a relay puts into the object store.
 //
 // One thread turns the journal into packs, at most one per batch for all databases, and adds
-// snapshots where a database's log has outgrown the database. A pack's header says which
-// stretch of the journal it holds, so after a restart the store itself tells where to go on.
-// The catalog is the directories of all packs, read once and then kept up to date.
+// snapshots where a database's log has outgrown the database or would take long to replay. A
+// pack's header says which stretch of the journal it holds, so after a restart the store
+// itself tells where to go on.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -20,6 +20,7 @@
 #include "edge/base/mutex.h"
 #include "edge/srs/object_store.h"
 #include "edge/srs/relay.h"
+#include "srs/catalog.h"
 #include "srs/database.h"
 #include "srs/journal.h"
 #include "srs/pack.h"
@@ -64,14 +65,14 @@ class Archive {
   // empty `image`. Its state has lsn 0 if the store knows nothing of use.
   StatusOr<State> Restore(const std::string& name, uint32_t epoch, Lsn target, PageImage* image,
                           RestoreReport* report);
-  // The newest state at or before that time which the catalog knows without reading a log.
-  StatusOr<State> NewestBefore(const std::string& name, uint32_t epoch, int64_t wall_ms);
-  // Hands out the records above `after` that the store has, in order, until an error; those
-  // of Aborted end the walk without error.
-  Status VisitRecords(const std::string& name, uint32_t epoch, Lsn after, Lsn until,
-                      Callback<Status(const RecordView&)> visit, uint64_t* bytes_read);
   // DataLoss if packs that may hold something of the database could not be read.
-  Status CheckDamage(const std::string& name);
+  Status CheckDamage(const std::string& name) { return catalog_.CheckDamage(name); }
+  // Loaded by EnsureLoaded().
+  Catalog& catalog() { return catalog_; }
+
+  // Makes `child` (which the store does not have) begin as `parent` at its commit `at`.
+  Status Fork(const std::string& child, uint32_t child_epoch, const std::string& parent,
+              const State& at);
 
   void OnWritten(uint64_t bytes);  // by the journal
   void RequestSnapshot(const std::string& name);
@@ -80,29 +81,10 @@ class Archive {
   bool StepIfDue();  // without threads
 
  private:
-  struct Placed {
-    std::string key;
-    Section section;
-  };
-  struct Entry {
-    uint32_t epoch = 0;
-    uint32_t deleted_epoch = 0;
-    std::vector<Placed> logs;  // in order of upload
-    std::map<Lsn, std::vector<Placed>> snapshots;
-    uint64_t log_bytes = 0;  // since the newest complete snapshot
-    std::optional<State> newest;
-  };
   struct LogDraft {
     Section section;
     Bytes raw;
   };
-  Status LoadCatalog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  StatusOr<PackHeader> LoadPack(const ObjectInfo& object, std::vector<Section>* sections);
-  void AddToCatalog(const std::string& key, std::vector<Section> sections)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  static bool IsComplete(const std::vector<Placed>& parts);
-  StatusOr<Bytes> Fetch(const Placed& placed, uint64_t* bytes_read);
-
   Status UploadAll();
   StatusOr<bool> UploadBatch(std::set<std::string>* snapshots)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(upload_mu_);
@@ -116,16 +98,15 @@ class Archive {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(upload_mu_);
   Status PutPack(const PackHeader& header, PackWriter* pack)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(upload_mu_);
-  std::string KeyOf(uint64_t journal_id, uint64_t seq) const;
+  void SaveCatalogIfDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(upload_mu_);
   void Run();
 
   ArchiveOptions options_;
   const std::shared_ptr<ObjectStore> store_;
+  Catalog catalog_;
 
   Mutex mu_;  // held around the first reading of the catalog, else briefly
   bool is_loaded_ ABSL_GUARDED_BY(mu_) = false;
-  std::map<std::string, Entry> catalog_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::string> damaged_ ABSL_GUARDED_BY(mu_);  // why, with the key
   uint64_t next_seq_ ABSL_GUARDED_BY(mu_) = 1;
   JournalPosition uploaded_ ABSL_GUARDED_BY(mu_);
   std::set<std::string> wanted_snapshots_ ABSL_GUARDED_BY(mu_);
@@ -136,6 +117,7 @@ class Archive {
     std::vector<Section> parts;  // offsets are those in the file
   };
   std::vector<Spooled> spooled_ ABSL_GUARDED_BY(upload_mu_);
+  size_t packs_since_save_ ABSL_GUARDED_BY(upload_mu_) = 0;
 
   Mutex wake_mu_;
   CondVar wake_;

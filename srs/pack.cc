@@ -2,6 +2,7 @@
 
 #include <zstd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -16,6 +17,11 @@ constexpr char kPackEndMagic[8] = {'E', 'D', 'G', 'E', 'P', 'A', 'K', 'E'};
 constexpr uint32_t kPackVersion = 1;
 constexpr int kZstdLevel = 3;
 constexpr size_t kPageEntryBytes = 4 + kPageBytes;
+// zstd's decoder skips a frame with this number, so a section with its index is still one
+// stream for it.
+constexpr uint32_t kSkippableMagic = 0x184D2A50;
+constexpr size_t kGroupEntryBytes = 12;
+constexpr size_t kIndexFrameBytes = 8 + 4;  // magic, size; checksum
 
 void PutHash(ByteWriter* out, const Hash128& hash) {
   out->U64(hash.low);
@@ -48,6 +54,9 @@ void PutSection(ByteWriter* out, const Section& s) {
   } else if (s.kind == SectionKind::kPages) {
     out->U32(s.part);
     out->U32(s.part_count);
+  } else if (s.kind == SectionKind::kFork) {
+    out->Sized(AsBytes(s.parent));
+    out->U32(s.parent_epoch);
   }
 }
 
@@ -72,6 +81,9 @@ Section GetSection(ByteReader* in) {
   } else if (s.kind == SectionKind::kPages) {
     s.part = in->U32();
     s.part_count = in->U32();
+  } else if (s.kind == SectionKind::kFork) {
+    s.parent = AsText(in->Sized());
+    s.parent_epoch = in->U32();
   }
   return s;
 }
@@ -82,11 +94,42 @@ bool IsSane(const Section& s) {
     case SectionKind::kLog:
       return s.first_lsn > 0 && s.first_lsn <= s.state.lsn;
     case SectionKind::kPages:
-      return s.part < s.part_count && s.state.pages > 0;
+      return s.part < s.part_count && s.state.pages > 0 && s.bytes >= kIndexFrameBytes &&
+             s.part_count == (uint64_t{s.state.pages} + kSectionPages - 1) / kSectionPages;
     case SectionKind::kDelete:
       return s.bytes == 0 && s.raw_bytes == 0;
+    case SectionKind::kFork:
+      return s.bytes == 0 && s.raw_bytes == 0 && !s.parent.empty() && s.state.pages > 0;
   }
   return false;
+}
+
+// Appends one frame.
+Status Compress(ByteView raw, Bytes* out) {
+  const size_t start = out->size();
+  out->resize(start + ZSTD_compressBound(raw.size()));
+  const size_t size =
+      ZSTD_compress(out->data() + start, out->size() - start, raw.data(), raw.size(), kZstdLevel);
+  if (ZSTD_isError(size) != 0) return ResourceExhausted("zstd: {}", ZSTD_getErrorName(size));
+  out->resize(start + size);
+  return OkStatus();
+}
+
+// What the frames in `compressed` say they hold together; UINT64_MAX if they say nothing.
+uint64_t RawBytesOf(ByteView compressed) {
+  uint64_t total = 0;
+  while (!compressed.empty()) {
+    const size_t frame = ZSTD_findFrameCompressedSize(compressed.data(), compressed.size());
+    const auto raw = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
+    if (ZSTD_isError(frame) != 0 || raw > kSectionRawBytesMax) return UINT64_MAX;
+    total += raw;
+    compressed = compressed.subspan(frame);
+  }
+  return total;
+}
+
+uint32_t PagesInPart(const Section& section) {
+  return std::min(kSectionPages, section.state.pages - section.part * kSectionPages);
 }
 
 }  // namespace
@@ -96,14 +139,114 @@ StatusOr<CompressedSection> CompressSection(ByteView raw) {
     return ResourceExhausted("a section of {} bytes; {} allowed", raw.size(), kSectionRawBytesMax);
   }
   CompressedSection section;
-  section.bytes.resize(ZSTD_compressBound(raw.size()));
-  const size_t size =
-      ZSTD_compress(section.bytes.data(), section.bytes.size(), raw.data(), raw.size(), kZstdLevel);
-  if (ZSTD_isError(size) != 0) return ResourceExhausted("zstd: {}", ZSTD_getErrorName(size));
-  section.bytes.resize(size);
+  EDGE_RETURN_IF_ERROR(Compress(raw, &section.bytes));
   section.crc = Crc32c(section.bytes);
   return section;
 }
+
+// --- Parts of snapshots ---
+
+Status PagesWriter::Add(uint32_t pgno, const std::byte* page) {
+  AppendPage(pgno, page, &group_);
+  ++page_count_;
+  return page_count_ % kGroupPages == 0 ? FinishGroup() : OkStatus();
+}
+
+Status PagesWriter::FinishGroup() {
+  const size_t start = out_.size();
+  EDGE_RETURN_IF_ERROR(Compress(group_, &out_));
+  const ByteView frame = ByteView(out_).subspan(start);
+  ByteWriter index(&index_);
+  index.U32(static_cast<uint32_t>(frame.size()));
+  index.U32(static_cast<uint32_t>(group_.size()));
+  index.U32(Crc32c(frame));
+  raw_bytes_ += group_.size();
+  group_.clear();
+  return OkStatus();
+}
+
+StatusOr<CompressedSection> PagesWriter::Finish(Section* section) {
+  EDGE_CHECK(page_count_ == PagesInPart(*section));
+  if (page_count_ % kGroupPages != 0) EDGE_RETURN_IF_ERROR(FinishGroup());
+  ByteWriter out(&out_);
+  out.U32(kSkippableMagic);
+  out.U32(static_cast<uint32_t>(index_.size() + 4));
+  out.Raw(index_);
+  out.U32(Crc32c(index_));
+  CompressedSection compressed{std::move(out_), 0};
+  compressed.crc = Crc32c(compressed.bytes);
+  section->raw_bytes = raw_bytes_;
+  section->bytes = compressed.bytes.size();
+  section->crc = compressed.crc;
+  *this = PagesWriter();
+  return compressed;
+}
+
+uint64_t GroupIndexBytes(const Section& section) {
+  const uint64_t groups = (PagesInPart(section) + kGroupPages - 1) / kGroupPages;
+  return kIndexFrameBytes + groups * kGroupEntryBytes;
+}
+
+StatusOr<std::vector<GroupPlace>> DecodeGroupIndex(const Section& section, ByteView index) {
+  const auto bad = [&](std::string_view what) {
+    return DataLoss("page index of \"{}\" at {}: {}", section.name,
+                    section.offset + section.bytes - GroupIndexBytes(section), what);
+  };
+  if (index.size() != GroupIndexBytes(section) || index.size() > section.bytes) {
+    return bad("cut off");
+  }
+  ByteReader in(index);
+  const uint32_t magic = in.U32();
+  const uint32_t bytes = in.U32();
+  const ByteView entries = in.Raw(index.size() - kIndexFrameBytes);
+  if (magic != kSkippableMagic || bytes != entries.size() + 4 || in.U32() != Crc32c(entries)) {
+    return bad("damaged");
+  }
+  ByteReader fields(entries);
+  std::vector<GroupPlace> groups;
+  uint64_t at = 0;
+  uint64_t raw_bytes = 0;
+  while (fields.remaining() > 0) {
+    GroupPlace group{at, fields.U32(), fields.U32(), fields.U32()};
+    at += group.bytes;
+    raw_bytes += group.raw_bytes;
+    if (group.raw_bytes > kGroupPages * kPageEntryBytes) return bad("a group is too large");
+    groups.push_back(group);
+  }
+  if (at != section.bytes - index.size() || raw_bytes != section.raw_bytes) {
+    return bad("does not cover the section");
+  }
+  return groups;
+}
+
+StatusOr<Bytes> DecompressGroup(const Section& section, const GroupPlace& group,
+                                ByteView compressed) {
+  if (compressed.size() != group.bytes || Crc32c(compressed) != group.crc ||
+      RawBytesOf(compressed) != group.raw_bytes) {
+    return DataLoss("pages of \"{}\" at {} are damaged", section.name,
+                    section.offset + group.offset);
+  }
+  Bytes raw(group.raw_bytes);
+  const size_t size = ZSTD_decompress(raw.data(), raw.size(), compressed.data(), compressed.size());
+  if (ZSTD_isError(size) != 0 || size != raw.size()) {
+    return DataLoss("pages of \"{}\" at {} cannot be decompressed", section.name,
+                    section.offset + group.offset);
+  }
+  return raw;
+}
+
+void EncodeSection(const Section& section, Bytes* out) {
+  ByteWriter writer(out);
+  PutSection(&writer, section);
+}
+
+StatusOr<Section> DecodeSection(ByteReader* in) {
+  Section section = GetSection(in);
+  if (in->failed() || !IsSane(section)) return DataLoss("a section's entry is out of range");
+  return section;
+}
+
+// --- Packs ---
 
 PackWriter::PackWriter(const PackHeader& header) {
   bytes_.resize(kPackHeaderBytes);
@@ -243,8 +386,7 @@ StatusOr<Bytes> DecompressSection(const Section& section, ByteView compressed) {
     return DataLoss("section of \"{}\" at {} is damaged", section.name, section.offset);
   }
   if (section.bytes == 0 && section.raw_bytes == 0) return Bytes();
-  if (section.raw_bytes > kSectionRawBytesMax ||
-      ZSTD_getFrameContentSize(compressed.data(), compressed.size()) != section.raw_bytes) {
+  if (section.raw_bytes > kSectionRawBytesMax || RawBytesOf(compressed) != section.raw_bytes) {
     return DataLoss("section of \"{}\" at {}: wrong size", section.name, section.offset);
   }
   Bytes raw(section.raw_bytes);

@@ -551,21 +551,13 @@ StatusOr<std::string> RelayImpl::GetBookmarkForTime(const std::string& name, int
   EDGE_RETURN_IF_ERROR(NeedStore());
   EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, EpochOf(name));
   EDGE_RETURN_IF_ERROR(journal_->Drain());
-  EDGE_ASSIGN_OR_RETURN(State found, archive_->NewestBefore(name, epoch, wall_ms));
-  uint64_t bytes_read = 0;
+  EDGE_RETURN_IF_ERROR(archive_->EnsureLoaded());
+  EDGE_ASSIGN_OR_RETURN(State found, archive_->catalog().FindTime(name, epoch, wall_ms));
   const auto consider = [&](const RecordView& record) {
     if (record.wall_ms > wall_ms || record.lsn <= found.lsn) return;
     found.lsn = record.lsn;
     found.chain = record.chain;
   };
-  EDGE_RETURN_IF_ERROR(archive_->VisitRecords(
-      name, epoch, found.lsn, UINT64_MAX,
-      [&](const RecordView& record) -> Status {
-        if (record.wall_ms > wall_ms) return Aborted("past the time");
-        consider(record);
-        return OkStatus();
-      },
-      &bytes_read));
   EDGE_RETURN_IF_ERROR(journal_
                            ->Read(journal_->begin(), journal_->end(), UINT64_MAX,
                                   [&](const JournalEntry& entry) {
