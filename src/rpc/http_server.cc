@@ -1,34 +1,38 @@
 #include "edge/rpc/http_server.h"
 
 #include <algorithm>
-#include <boost/asio/ip/address.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/beast/websocket/rfc6455.hpp>
 #include <charconv>
-#include <chrono>
-#include <optional>
-#include <unordered_set>
+#include <unordered_map>
+#include <utility>
 
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
-#include "src/rpc/io_rep.h"
+#include "src/rpc/http_message.h"
+#include "src/rpc/socket.h"
+#include "src/rpc/tls_connection.h"
 #include "src/rpc/web_socket_link.h"
 
 namespace edge::rpc {
-
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-using tcp = asio::ip::tcp;
 
 // ---- requests and answers
 
 std::string_view HttpRequest::Header(std::string_view lower_case_name) const {
   for (const auto& [name, value] : headers)
     if (name == lower_case_name) return value;
+  return {};
+}
+
+std::string_view HttpRequest::Cookie(std::string_view name) const {
+  std::string_view rest = Header("cookie");
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find(';'), rest.size());
+    std::string_view pair = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    while (pair.starts_with(' ')) pair.remove_prefix(1);
+    const size_t equals = pair.find('=');
+    if (equals != std::string_view::npos && pair.substr(0, equals) == name)
+      return pair.substr(equals + 1);
+  }
   return {};
 }
 
@@ -69,6 +73,9 @@ std::string_view ContentTypeFor(std::string_view file_name) {
 
 namespace {
 
+constexpr int64_t kNsPerMs = 1'000'000;
+constexpr size_t kReadAheadMax = 64 << 10;  // of requests behind the one that is being answered
+
 bool Decode(std::string_view in, std::string* out) {
   for (size_t i = 0; i < in.size(); ++i) {
     if (in[i] != '%') {
@@ -85,44 +92,17 @@ bool Decode(std::string_view in, std::string* out) {
   return true;
 }
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return lower;
-}
-
-// "127.0.0.1:80", "[::1]:80" or "localhost:80".
-StatusOr<tcp::endpoint> ParseAddress(std::string_view text) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return InvalidArgument("{}: expected HOST:PORT", text);
-  std::string host(text.substr(0, colon));
-  const std::string_view digits = text.substr(colon + 1);
-  uint16_t port = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (error != std::errc() || end != digits.data() + digits.size())
-    return InvalidArgument("{}: bad port", text);
-  if (host == "localhost") host = "127.0.0.1";
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']')
-    host = host.substr(1, host.size() - 2);
-  boost::system::error_code bad;
-  const auto address = asio::ip::make_address(host, bad);
-  if (bad) return InvalidArgument("{}: the host must be an IP address or localhost", text);
-  return tcp::endpoint(address, port);
-}
-
-std::string TextOf(const tcp::endpoint& endpoint) {
-  const std::string host = endpoint.address().to_string();
-  return (endpoint.address().is_v6() ? '[' + host + ']' : host) + ':' +
-         std::to_string(endpoint.port());
-}
-
 // A page of some other site can make its own name point to us; it cannot make it one of these.
 bool IsLoopbackName(std::string_view host) {
   if (const size_t colon = host.rfind(':');
       colon != std::string_view::npos && host.find(']', colon) == std::string_view::npos)
     host = host.substr(0, colon);
   return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
+}
+
+bool IsLoopbackAddress(std::string_view address) {
+  return address.starts_with("unix:") || address.starts_with("127.") ||
+         address.starts_with("localhost:") || address.starts_with("[::1]:");
 }
 
 template <typename T>
@@ -207,93 +187,100 @@ class Batch : public std::enable_shared_from_this<Batch> {
   bool finished_ = false;
 };
 
-// One HTTP/1.1 connection, until it closes or becomes a WebSocket. Owners: its pending
-// operation and, while a handler thinks, nobody but the reply: the server's set is weak.
-class Connection : public std::enable_shared_from_this<Connection> {
+// One HTTP/1.1 connection, until it closes or becomes a WebSocket. Owner: the server.
+class Exchange final : public Socket::User, public std::enable_shared_from_this<Exchange> {
  public:
-  Connection(ServerImpl* server, tcp::socket socket, std::string peer)
-      : server_(server), stream_(std::move(socket)), peer_(std::move(peer)) {}
-  ~Connection();
+  Exchange(ServerImpl& server, std::unique_ptr<Socket> socket)
+      : server_(&server), socket_(std::move(socket)) {}
+  ~Exchange() override;
 
-  void Read();
+  void Start();
   void Send(HttpResponse response);
-  // The server is going; the last references may go with this call.
-  void Kill() {
-    const auto self = shared_from_this();
-    const auto handling = std::move(self_while_handling_);
-    server_ = nullptr;
-    if (link_ != nullptr) return link_->Kill();
-    stream_.cancel();
-    boost::system::error_code ignored;
-    stream_.socket().close(ignored);
-  }
+  void Orphan();  // the server is going
 
  private:
-  void OnRead(const boost::system::error_code& error);
-  void Dispatch();
+  void OnData(std::string_view bytes) override;
+  void OnClosed(Status) override;
+  void Parse();
+  bool ParseOne();
+  void Refuse(HttpProblem problem);
+  void Dispatch(HttpMessage message);
+  void DispatchRpc(HttpServer::RpcFactory& factory, bool is_upgrade);
   void Upgrade(HookPtr main);
-  void Close();
-  void Linger();
+  void SetDeadline();
+  void ClearDeadline();
+  HttpReply NewReply();
 
-  static constexpr int64_t kLingerMs = 2000;
-  static constexpr size_t kLingerBytesMax = 64 << 20;
-
-  size_t lingered_bytes_ = 0;
-  ServerImpl* server_;  // null once the server is gone
-  beast::tcp_stream stream_;
-  const std::string peer_;
-  beast::flat_buffer buffer_;
-  std::optional<http::request_parser<http::string_body>> parser_;
+  ServerImpl* server_;  // null once it is gone, though a caller may still hold us
+  std::unique_ptr<Socket> socket_;
+  std::string input_;
+  std::unique_ptr<HttpParser> parser_;  // null between requests
   HttpRequest request_;
+  std::string allow_origin_;
+  Loop::TimerId deadline_ = 0;
+  bool answering_ = false;  // a request is with its handler
   bool head_only_ = false;
   bool keep_alive_ = false;
-  std::string allow_origin_;
-  std::shared_ptr<WebSocketLink> link_;
-  std::shared_ptr<Connection> self_while_handling_;
+  bool closing_ = false;
+  bool parsing_ = false;
+  bool continued_ = false;
 };
 
 class ReplySink : public HttpReply::Sink {
  public:
-  explicit ReplySink(std::weak_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  explicit ReplySink(std::weak_ptr<Exchange> exchange) : exchange_(std::move(exchange)) {}
   void Send(HttpResponse response) override {
-    if (const auto connection = connection_.lock()) connection->Send(std::move(response));
+    if (const auto exchange = exchange_.lock()) exchange->Send(std::move(response));
   }
 
  private:
-  std::weak_ptr<Connection> connection_;
+  std::weak_ptr<Exchange> exchange_;
 };
+
+std::string HostOf(const std::string& peer_address) {
+  return peer_address.substr(0, peer_address.rfind(':'));
+}
 
 class ServerImpl final : public HttpServer {
  public:
-  ServerImpl(Io& io, Options options)
-      : io_(io), options_(std::move(options)), acceptor_(io.rep().context) {}
+  ServerImpl(Io& io, Options options) : io_(io), options_(std::move(options)) {}
   ~ServerImpl() override {
-    boost::system::error_code ignored;
-    acceptor_.close(ignored);
     *alive_ = false;
-    for (Connection* connection : std::exchange(connections_, {})) connection->Kill();
+    listener_ = nullptr;
+    const auto exchanges = std::exchange(exchanges_, {});
+    const auto links = std::exchange(links_, {});
+    for (const auto& [key, exchange] : exchanges) exchange->Orphan();
+    for (const auto& [key, link] : links) link->Close(Unavailable("the server is going away"));
   }
 
   Status Listen() {
-    EDGE_ASSIGN_OR_RETURN(const tcp::endpoint endpoint, ParseAddress(options_.address));
-    if (!endpoint.address().is_loopback())
+    if (!options_.tls.certificate.empty()) {
+      EDGE_ASSIGN_OR_RETURN(tls_, TlsContext::ForServer(options_.tls));
+    } else if (!options_.plaintext_beyond_loopback && !IsLoopbackAddress(options_.address)) {
+      // An address that makes no sense is told of as such.
+      if (&io_.network() == &PosixNetwork()) {
+        const auto probe = io_.network().Listen(io_.loop(), options_.address, [](auto) {});
+        if (probe.status().code() == StatusCode::kInvalidArgument) return probe.status();
+      }
       return FailedPrecondition(
-          "listen on {}: only loopback addresses (127.0.0.1, [::1]) until TLS is there",
+          "listen on {}: beyond loopback (127.0.0.1, [::1]) only with a certificate, or with "
+          "plaintext_beyond_loopback",
           options_.address);
-    boost::system::error_code error;
-    const auto failed = [&error] { return static_cast<bool>(error); };
-    acceptor_.open(endpoint.protocol(), error);
-    if (!failed()) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!failed()) acceptor_.bind(endpoint, error);
-    if (!failed()) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error == asio::error::address_in_use)
+    }
+    auto listener =
+        io_.network().Listen(io_.loop(), options_.address,
+                             [this, alive = alive_](std::unique_ptr<edge::Connection> connection) {
+                               if (*alive) Accept(std::move(connection));
+                             });
+    if (listener.status().code() == StatusCode::kUnavailable)
       return Unavailable("listen on {}: the port is in use", options_.address);
-    if (failed()) return ErrnoStatus(error.value(), "listen on " + options_.address);
-    address_ = TextOf(acceptor_.local_endpoint());
-    Accept();
+    if (!listener.ok()) return listener.status();
+    listener_ = std::move(*listener);
+    address_ = listener_->address();
     return OkStatus();
   }
 
+  using HttpServer::HandleRpc;
   Status Handle(std::string path, Handler handler) override {
     return AddRoute(handlers_, std::move(path), std::move(handler));
   }
@@ -301,13 +288,34 @@ class ServerImpl final : public HttpServer {
     return AddRoute(factories_, std::move(path), std::move(factory));
   }
   const std::string& address() const override { return address_; }
-  size_t connections() const override { return connections_.size(); }
+  size_t connections() const override { return exchanges_.size() + links_.size(); }
 
   Handler* FindHandler(std::string_view path) { return FindRoute(handlers_, path); }
   RpcFactory* FindFactory(std::string_view path) { return FindRoute(factories_, path); }
   const Options& options() const { return options_; }
+  Io& io() { return io_; }
   Loop& loop() const { return io_.loop(); }
-  void Forget(Connection* connection) { connections_.erase(connection); }
+  bool is_tls() const { return tls_ != nullptr; }
+
+  // Its last use of itself.
+  void Forget(Exchange* exchange) { exchanges_.erase(exchange); }
+  void ForgetAddress(const std::string& peer_address) {
+    if (options_.connections_per_address_max == 0) return;
+    const auto found = per_address_.find(HostOf(peer_address));
+    if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
+  }
+  void AddLink(std::shared_ptr<WebSocketLink> link, std::unique_ptr<Socket> socket,
+               std::string_view early, HookPtr main) {
+    WebSocketLink* const key = link.get();
+    links_.emplace(key, link);
+    std::string counted = options_.connections_per_address_max == 0 ? "" : socket->peer_address();
+    link->Start(std::move(socket), early, std::move(main),
+                [this, key, counted = std::move(counted), alive = alive_](const Status&) {
+                  if (!*alive) return;
+                  ForgetAddress(counted);
+                  links_.erase(key);
+                });
+  }
 
   // May a page of this origin talk to us? No origin: not a browser.
   bool AllowsOrigin(std::string_view origin, std::string_view host) const {
@@ -315,207 +323,239 @@ class ServerImpl final : public HttpServer {
     for (const std::string& allowed : options_.allowed_origins)
       if (allowed == "*" || allowed == origin) return true;
     const size_t scheme = origin.find("://");
-    return scheme != std::string_view::npos && Lower(origin.substr(scheme + 3)) == Lower(host) &&
-           IsLoopbackName(Lower(host));
+    return scheme != std::string_view::npos &&
+           ToLowerAscii(origin.substr(scheme + 3)) == ToLowerAscii(host) &&
+           IsLoopbackName(ToLowerAscii(host));
   }
 
  private:
-  void Accept() {
-    acceptor_.async_accept([this, alive = alive_](const boost::system::error_code& error,
-                                                  tcp::socket socket) {
-      if (!*alive) return;
-      if (error) {
-        if (error == asio::error::operation_aborted) return;
-        // Out of descriptors, most likely: not a reason to spin.
-        loop().After(10000000, [this, alive] {
-          if (*alive) Accept();
-        });
-        return;
-      }
-      boost::system::error_code gone;
-      const tcp::endpoint peer = socket.remote_endpoint(gone);
-      if (!gone && connections_.size() < options_.connections_max) {
-        const auto connection = std::make_shared<Connection>(this, std::move(socket), TextOf(peer));
-        connections_.insert(connection.get());
-        connection->Read();
-      }
-      Accept();
-    });
+  void Accept(std::unique_ptr<edge::Connection> connection) {
+    if (connections() >= options_.connections_max) return;  // closes it
+    if (options_.connections_per_address_max != 0) {
+      size_t& count = per_address_[HostOf(connection->peer_address())];
+      if (count >= options_.connections_per_address_max) return;
+      ++count;
+    }
+    if (tls_ != nullptr) connection = tls_->Wrap(io_.loop(), std::move(connection), "");
+    auto exchange =
+        std::make_shared<Exchange>(*this, std::make_unique<Socket>(std::move(connection)));
+    exchanges_.emplace(exchange.get(), exchange);
+    exchange->Start();
   }
 
   Io& io_;
   const Options options_;
-  tcp::acceptor acceptor_;
+  std::shared_ptr<TlsContext> tls_;
+  std::unique_ptr<edge::Listener> listener_;
   std::string address_;
   std::vector<std::unique_ptr<Route<Handler>>> handlers_;
   std::vector<std::unique_ptr<Route<RpcFactory>>> factories_;
-  std::unordered_set<Connection*> connections_;  // each removes itself when it dies
+  std::unordered_map<std::string, size_t> per_address_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::unordered_map<Exchange*, std::shared_ptr<Exchange>> exchanges_;
+  std::unordered_map<WebSocketLink*, std::shared_ptr<WebSocketLink>> links_;
 };
 
-Connection::~Connection() {
+// ---- one connection
+
+Exchange::~Exchange() {
+  if (server_ == nullptr) return;
+  ClearDeadline();
+  if (socket_ != nullptr) server_->ForgetAddress(socket_->peer_address());
+}
+
+void Exchange::Orphan() {
+  ClearDeadline();
+  server_ = nullptr;
+  socket_ = nullptr;
+}
+
+void Exchange::Start() {
+  socket_->SetUser(weak_from_this());
+  SetDeadline();
+}
+
+// For all of what is awaited next, however often a byte of it comes.
+void Exchange::SetDeadline() {
+  ClearDeadline();
+  deadline_ = server_->loop().After(server_->options().request_timeout_ms * kNsPerMs, [this] {
+    deadline_ = 0;
+    server_->Forget(this);
+  });
+}
+
+void Exchange::ClearDeadline() {
+  if (deadline_ != 0) server_->loop().CancelTimer(std::exchange(deadline_, 0));
+}
+
+void Exchange::OnClosed(Status) {
   if (server_ != nullptr) server_->Forget(this);
 }
 
-// Says that nothing more will come, then reads on for a while: closing while the peer still
-// sends would reset the connection, and with it the answer that it has not read yet.
-void Connection::Close() {
-  boost::system::error_code error;
-  stream_.socket().shutdown(tcp::socket::shutdown_send, error);
-  if (error) return stream_.close();
-  stream_.expires_after(std::chrono::milliseconds(kLingerMs));
-  Linger();
+void Exchange::OnData(std::string_view bytes) {
+  if (closing_) return;
+  input_.append(bytes);
+  if (!answering_) return Parse();
+  if (input_.size() > kReadAheadMax) socket_->Pause(true);
 }
 
-void Connection::Linger() {
-  buffer_.consume(buffer_.size());
-  stream_.async_read_some(
-      buffer_.prepare(16384),
-      [self = shared_from_this()](const boost::system::error_code& error, size_t size) {
-        self->lingered_bytes_ += size;
-        if (error || self->server_ == nullptr || self->lingered_bytes_ > kLingerBytesMax) {
-          self->stream_.close();
-        } else {
-          self->Linger();
-        }
-      });
-}
-
-void Connection::Read() {
-  const auto& options = server_->options();
-  parser_.emplace();
-  parser_->header_limit(static_cast<uint32_t>(options.header_bytes_max));
-  parser_->body_limit(options.body_bytes_max);
-  stream_.expires_after(std::chrono::milliseconds(options.request_timeout_ms));
-  http::async_read(stream_, buffer_, *parser_,
-                   [self = shared_from_this()](const boost::system::error_code& error, size_t) {
-                     self->OnRead(error);
-                   });
-}
-
-void Connection::OnRead(const boost::system::error_code& error) {
-  if (server_ == nullptr) return;
-  stream_.expires_never();
-  if (!error) {
-    keep_alive_ = parser_->get().keep_alive();
-    return Dispatch();
+// A loop, not a chain of calls: requests may lie behind each other by the thousand.
+void Exchange::Parse() {
+  const auto self = shared_from_this();
+  if (std::exchange(parsing_, true)) return;
+  while (socket_ != nullptr && !answering_ && !closing_ && !input_.empty() && ParseOne()) {
   }
+  parsing_ = false;
+}
+
+// False if more must come first.
+bool Exchange::ParseOne() {
+  if (parser_ == nullptr) {
+    parser_ = HttpParser::ForRequest(server_->options().header_bytes_max,
+                                     server_->options().body_bytes_max);
+    continued_ = false;
+  }
+  HttpProblem problem = HttpProblem::kNone;
+  const size_t taken = parser_->Put(input_, &problem);
+  input_.erase(0, taken);
+  if (problem != HttpProblem::kNone) {
+    Refuse(problem);
+  } else if (parser_->done()) {
+    HttpMessage message = parser_->Take();
+    parser_ = nullptr;
+    if (input_.empty()) input_.shrink_to_fit();
+    ClearDeadline();
+    Dispatch(std::move(message));
+  } else {
+    if (parser_->head_done() && !std::exchange(continued_, true) && parser_->expects_continue())
+      socket_->Write("HTTP/1.1 100 Continue\r\n\r\n");
+    return taken != 0 && !input_.empty();
+  }
+  return true;
+}
+
+void Exchange::Refuse(HttpProblem problem) {
+  const auto& options = server_->options();
   keep_alive_ = false;
   head_only_ = false;
-  if (error == http::error::end_of_stream || error == http::error::partial_message ||
-      error == beast::error::timeout ||
-      error.category() != http::make_error_code(http::error::bad_method).category())
-    return Close();
-  if (error == http::error::body_limit)
-    return Send(
-        ErrorPage(413, Format("the body may have {} bytes", {server_->options().body_bytes_max})));
-  if (error == http::error::header_limit || error == http::error::buffer_overflow)
-    return Send(ErrorPage(
-        431, Format("the header may have {} bytes", {server_->options().header_bytes_max})));
-  Send(ErrorPage(400, "bad request: " + error.message()));
+  allow_origin_.clear();
+  answering_ = true;
+  if (problem == HttpProblem::kBodyTooLarge)
+    return Send(ErrorPage(413, Format("the body may have {} bytes", {options.body_bytes_max})));
+  if (problem == HttpProblem::kHeadTooLarge)
+    return Send(ErrorPage(431, Format("the header may have {} bytes", {options.header_bytes_max})));
+  Send(ErrorPage(400, "bad request"));
 }
 
-void Connection::Dispatch() {
-  const auto& message = parser_->get();
-  const auto text = [](beast::string_view view) {
-    return std::string_view(view.data(), view.size());
-  };
+HttpReply Exchange::NewReply() {
+  return HttpReply(std::make_shared<ReplySink>(weak_from_this()));
+}
+
+void Exchange::Dispatch(HttpMessage message) {
+  const auto self = shared_from_this();  // a handler may end the server
+  answering_ = true;
+  keep_alive_ = message.keep_alive;
+  const bool is_upgrade = message.is_upgrade;
   request_ = {};
-  request_.method = text(message.method_string());
-  request_.peer_address = peer_;
-  for (const auto& field : message)
-    request_.headers.emplace_back(Lower(text(field.name_string())), text(field.value()));
-  const std::string_view target = text(message.target());
+  request_.method = std::move(message.method);
+  request_.headers = std::move(message.headers);
+  if (!is_upgrade) request_.body = std::move(message.body);
+  request_.peer_address = socket_->peer_address();
+  request_.is_tls = server_->is_tls();
+  if (const auto* certificate = CertificateOf(socket_->connection()))
+    request_.certificate = *certificate;
+  const std::string_view target = message.target;
   const size_t query = std::min(target.find('?'), target.size());
   request_.query = target.substr(std::min(query + 1, target.size()));
-  head_only_ = message.method() == http::verb::head;
+  head_only_ = request_.method == "HEAD";
   allow_origin_.clear();
   if (!target.starts_with('/') || !Decode(target.substr(0, query), &request_.path))
     return Send(ErrorPage(400, "bad path"));
 
-  const bool is_upgrade = beast::websocket::is_upgrade(message);
-  const bool is_post = message.method() == http::verb::post;
-  const bool is_read = message.method() == http::verb::get || head_only_;
+  const bool is_post = request_.method == "POST";
+  const bool is_read = request_.method == "GET" || head_only_;
   const std::string_view origin = request_.Header("origin");
   if ((is_upgrade || !is_read) && !server_->AllowsOrigin(origin, request_.Header("host")))
     return Send(ErrorPage(403, "pages of this origin may not call: " + std::string(origin)));
-  if (!is_upgrade) request_.body = std::move(parser_->get().body());
 
   HttpServer::RpcFactory* factory = server_->FindFactory(request_.path);
+  if (factory != nullptr && (is_upgrade || is_post)) return DispatchRpc(*factory, is_upgrade);
   HttpServer::Handler* handler = server_->FindHandler(request_.path);
-  if (factory != nullptr && (is_upgrade || is_post)) {
-    StatusOr<HookPtr> main = (*factory)(request_);
-    if (!main.ok())
-      return Send(
-          ErrorPage(HttpForCode(main.status().code()), std::string(Message(main.status()))));
-    if (is_upgrade) return Upgrade(std::move(*main));
-    if (!origin.empty()) allow_origin_ = origin;
-    self_while_handling_ = shared_from_this();
-    std::make_shared<Batch>(server_->loop(),
-                            HttpReply(std::make_shared<ReplySink>(weak_from_this())))
-        ->Run(std::move(*main), server_->options().session, request_.body,
-              server_->options().batch_timeout_ms);
-    return;
-  }
   if (is_upgrade || handler == nullptr)
     return Send(ErrorPage(factory != nullptr ? 405 : 404, factory != nullptr
                                                               ? "only POST or a WebSocket here"
                                                               : "nothing at " + request_.path));
   if (!is_read && !is_post) return Send(ErrorPage(405, "GET, HEAD or POST"));
-  self_while_handling_ = shared_from_this();
-  (*handler)(request_, HttpReply(std::make_shared<ReplySink>(weak_from_this())));
+  (*handler)(request_, NewReply());
 }
 
-void Connection::Send(HttpResponse response) {
-  if (server_ == nullptr || !stream_.socket().is_open()) {
-    self_while_handling_ = nullptr;
-    return;
-  }
-  auto message = std::make_shared<http::response<http::string_body>>(
-      static_cast<http::status>(response.status), 11);
-  message->set(http::field::content_type, response.content_type);
-  message->set("X-Content-Type-Options", "nosniff");
-  if (!allow_origin_.empty()) message->set(http::field::access_control_allow_origin, allow_origin_);
-  for (const auto& [name, value] : response.headers) {
+void Exchange::DispatchRpc(HttpServer::RpcFactory& factory, bool is_upgrade) {
+  if (is_upgrade && request_.Header("sec-websocket-version") != "13")
+    return Send({.status = 426,
+                 .body = "WebSocket version 13 is wanted\n",
+                 .headers = {{"Sec-WebSocket-Version", "13"}}});
+  if (is_upgrade &&
+      (request_.Header("sec-websocket-key").empty() || request_.method != "GET" || !keep_alive_))
+    return Send(ErrorPage(400, "not a WebSocket handshake"));
+  StatusOr<HookPtr> main = factory(request_);
+  if (!main.ok())
+    return Send(ErrorPage(HttpForCode(main.status().code()), std::string(Message(main.status()))));
+  if (is_upgrade) return Upgrade(std::move(*main));
+  if (const std::string_view origin = request_.Header("origin"); !origin.empty())
+    allow_origin_ = origin;
+  std::make_shared<Batch>(server_->loop(), NewReply())
+      ->Run(std::move(*main), server_->options().session, request_.body,
+            server_->options().batch_timeout_ms);
+}
+
+void Exchange::Send(HttpResponse response) {
+  const auto self = shared_from_this();
+  answering_ = false;
+  if (closing_ || socket_ == nullptr) return;
+  std::string head = Format("HTTP/1.1 {} {}\r\n",
+                            {response.status, HttpReason(static_cast<unsigned>(response.status))});
+  const auto add = [&head](std::string_view name, std::string_view value) {
     const bool clean = std::ranges::none_of(value, [](char c) { return c == '\r' || c == '\n'; });
-    if (clean) message->set(name, value);
-  }
-  message->keep_alive(keep_alive_);
-  message->content_length(response.body.size());
-  if (!head_only_) message->body() = std::move(response.body);
-  stream_.expires_after(std::chrono::milliseconds(server_->options().request_timeout_ms));
-  const auto finish = [self = shared_from_this(), message](const boost::system::error_code& error,
-                                                           size_t) {
-    if (error || self->server_ == nullptr) return;
-    self->stream_.expires_never();
-    if (self->keep_alive_) {
-      self->Read();
-    } else {
-      self->Close();
-    }
+    if (clean) head.append(name).append(": ").append(value).append("\r\n");
   };
-  if (head_only_) {
-    // The length is that of the body which GET would give; only the header goes out.
-    auto serializer = std::make_shared<http::response_serializer<http::string_body>>(*message);
-    http::async_write_header(stream_, *serializer,
-                             [finish, serializer](const boost::system::error_code& error,
-                                                  size_t size) { finish(error, size); });
-  } else {
-    http::async_write(stream_, *message, finish);
+  add("Content-Type", response.content_type);
+  add("X-Content-Type-Options", "nosniff");
+  if (!allow_origin_.empty()) add("Access-Control-Allow-Origin", allow_origin_);
+  for (const auto& [name, value] : response.headers) add(name, value);
+  if (!keep_alive_) add("Connection", "close");
+  add("Content-Length", std::to_string(response.body.size()));
+  head += "\r\n";
+  socket_->Write(head, head_only_ ? std::string_view() : std::string_view(response.body));
+  request_ = {};
+  SetDeadline();
+  if (!keep_alive_) {
+    closing_ = true;
+    return socket_->Close();
   }
-  self_while_handling_ = nullptr;
+  socket_->Pause(false);
+  Parse();
 }
 
-void Connection::Upgrade(HookPtr main) {
-  link_ = std::make_shared<WebSocketLink>(server_->loop(), std::move(stream_),
-                                          server_->options().session, beast::role_type::server);
-  link_->stream().async_accept(parser_->get(), [self = shared_from_this(), main = std::move(main)](
-                                                   const boost::system::error_code& error) mutable {
-    if (error || self->server_ == nullptr) return;
-    self->parser_.reset();
-    // The connection counts until the session has ended.
-    self->link_->Start(std::move(main), [self](const Status&) { self->link_ = nullptr; });
-  });
+void Exchange::Upgrade(HookPtr main) {
+  const bool binary = HeaderListHas(request_.Header("sec-websocket-protocol"), kBinaryProtocol);
+  std::string head =
+      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      "Sec-WebSocket-Accept: " +
+      WebSocketAccept(request_.Header("sec-websocket-key")) + "\r\n";
+  if (binary) head.append("Sec-WebSocket-Protocol: ").append(kBinaryProtocol).append("\r\n");
+  socket_->Write(head, "\r\n");
+  const auto& options = server_->options();
+  auto link = std::make_shared<WebSocketLink>(
+      server_->io(), WebSocketLink::Options{.is_server = true,
+                                            .binary = binary,
+                                            .limits = options.session,
+                                            .traffic = options.traffic,
+                                            .idle_timeout_ms = options.session_idle_timeout_ms});
+  ServerImpl& server = *server_;
+  auto socket = std::move(socket_);
+  const std::string early = std::move(input_);
+  server.Forget(this);  // the caller's frame still holds us
+  server.AddLink(std::move(link), std::move(socket), early, std::move(main));
 }
 
 }  // namespace

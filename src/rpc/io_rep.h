@@ -1,23 +1,33 @@
-// The Asio context behind an Io. Includes Asio: for the transport's .cc files only.
+// What transports of one loop share.
 #pragma once
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_set>
 
 #include "edge/rpc/io.h"
 
 namespace edge::rpc {
 
-struct Io::Rep final : Loop::Waiter {
-  explicit Rep(Loop& of_loop);
-  ~Rep() override;
-  void Wait(int fd, int64_t deadline_ns) override;
-  void Arm(int fd);  // have the context notice when the loop's own descriptor is readable
+struct Io::Rep {
+  Rep(Loop& of_loop, Network& of_network, Random& of_random)
+      : loop(of_loop), network(of_network), random(of_random) {}
+
+  // Four bytes that a peer's script cannot foresee (RFC 6455, section 5.3).
+  uint32_t NextMask();
 
   Loop& loop;
-  boost::asio::io_context context;
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work;
-  boost::asio::posix::stream_descriptor loop_events;
-  bool armed = false;
+  Network& network;
+  Random& random;
+  // Connections that nobody holds but that still have something to send.
+  std::unordered_set<std::shared_ptr<void>> closing;
+  // For whoever needs bytes during one call; idle connections hold none of their own.
+  std::string scratch;
+
+ private:
+  std::array<uint32_t, 512> masks_{};
+  size_t masks_left_ = 0;
 };
 
 }  // namespace edge::rpc

@@ -415,6 +415,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     EDGE_CHECK(!reason.ok());
     const auto keep = shared_from_this();
     end_status_ = std::move(reason);
+    if (on_ended_) on_ended_();
     const auto exports = std::exchange(exports_, {});
     const auto imports = std::exchange(imports_, {});
     const HookPtr main = std::move(main_);
@@ -465,6 +466,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   std::vector<int64_t> offered_;  // by the message that is being written
   Codec codec_ = Codec::kJson;
   Callback<void(std::string_view)> sink_;
+  Callback<void()> on_ended_;
   std::string buffer_;
   std::deque<std::string> output_;
   size_t output_bytes_ = 0;
@@ -517,6 +519,7 @@ Session::~Session() {
   core_->on_output_ = nullptr;
   core_->on_idle_ = nullptr;
   core_->sink_ = nullptr;
+  core_->on_ended_ = nullptr;
   core_->End(Unavailable("the session was closed"));
 }
 
@@ -543,8 +546,9 @@ bool Session::TakeOutput(std::string* message) {
   return true;
 }
 
-void Session::SendTo(Callback<void(std::string_view)> sink) {
+void Session::SendTo(Callback<void(std::string_view)> sink, Callback<void()> on_ended) {
   core_->sink_ = std::move(sink);
+  core_->on_ended_ = std::move(on_ended);
 }
 void Session::UseBinary() {
   core_->codec_ = Codec::kBinary;

@@ -1,129 +1,247 @@
 #include "src/rpc/web_socket_link.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "edge/base/errors.h"
+#include "src/rpc/io_rep.h"
 
 namespace edge::rpc {
-
-namespace beast = boost::beast;
-namespace websocket = boost::beast::websocket;
-
 namespace {
-// Cap'n Web's close code for a session that was aborted.
-constexpr unsigned kAbortedCode = 3000;
-constexpr size_t kReasonBytesMax = 123;  // RFC 6455, section 5.5
 
-std::string_view CutReason(std::string_view text) {
-  if (text.size() <= kReasonBytesMax) return text;
-  size_t size = kReasonBytesMax;
-  while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;
-  return text.substr(0, size);
-}
+constexpr int64_t kNsPerMs = 1'000'000;
+constexpr int64_t kNsPerS = 1'000'000'000;
+constexpr int64_t kResumeNs = 20 * kNsPerMs;  // how often a throttled peer gets a turn
+
 }  // namespace
 
-WebSocketLink::WebSocketLink(Loop& loop, beast::tcp_stream tcp, const SessionLimits& limits,
-                             beast::role_type role)
-    : loop_(loop), stream_(std::move(tcp)), limits_(limits) {
-  stream_.set_option(websocket::stream_base::timeout::suggested(role));
-  stream_.read_message_max(limits.message_bytes_max);
-  stream_.auto_fragment(false);
-  stream_.text(true);
+void WebSocketLink::Bucket::Refill(int64_t elapsed_ns) {
+  if (per_s == 0) return;
+  const double fresh = static_cast<double>(elapsed_ns) / kNsPerS * static_cast<double>(per_s);
+  tokens = std::min(
+      per_s, tokens + static_cast<int64_t>(std::min(fresh, 2.0 * static_cast<double>(per_s))));
 }
 
-void WebSocketLink::Start(HookPtr main, Callback<void(Status)> on_ended) {
+bool WebSocketLink::Bucket::Take(int64_t count) {
+  tokens -= per_s == 0 ? 0 : count;
+  return has_any();
+}
+
+WebSocketLink::WebSocketLink(Io& io, Options options)
+    : io_(io),
+      options_(std::move(options)),
+      reader_(options_.is_server, options_.limits.message_bytes_max),
+      messages_{options_.traffic.messages_per_s_max, options_.traffic.messages_per_s_max},
+      bytes_{options_.traffic.bytes_per_s_max, options_.traffic.bytes_per_s_max} {}
+
+WebSocketLink::~WebSocketLink() {
+  if (idle_timer_ != 0) io_.loop().CancelTimer(idle_timer_);
+  if (resume_timer_ != 0) io_.loop().CancelTimer(resume_timer_);
+}
+
+void WebSocketLink::Start(std::unique_ptr<Socket> socket, std::string_view early, HookPtr main,
+                          Callback<void(Status)> on_ended) {
   on_ended_ = std::move(on_ended);
-  boost::system::error_code ignored;
-  stream_.next_layer().socket().set_option(boost::asio::ip::tcp::no_delay(true), ignored);
-  session_ = Session::Create(std::move(main), limits_, [this] { ScheduleFlush(); });
-  Read();
+  socket_ = std::move(socket);
+  session_ = Session::Create(std::move(main), options_.limits);
+  if (options_.binary) session_->UseBinary();
+  session_->SendTo([this](std::string_view message) { Send(message); },
+                   [this] {
+                     io_.loop().Defer([weak = weak_from_this()] {
+                       if (const auto self = weak.lock()) self->SessionEnded();
+                     });
+                   });
+  refilled_ns_ = io_.loop().clock().monotonic_ns();
+  WatchIdle();
+  socket_->SetUser(weak_from_this());
+  if (!early.empty()) Feed(early);
 }
 
-void WebSocketLink::Read() {
-  stream_.async_read(buffer_, [self = shared_from_this()](const boost::system::error_code& error,
-                                                          size_t) { self->OnRead(error); });
+// ---- in
+
+void WebSocketLink::OnData(std::string_view bytes) {
+  if (!finished_) Feed(bytes);
 }
 
-void WebSocketLink::OnRead(const boost::system::error_code& error) {
-  if (error) {
-    if (error == websocket::error::closed) {
-      const auto& reason = stream_.reason();
-      return Ended(Unavailable("the peer closed the connection ({}{}{})",
-                               static_cast<int>(reason.code), reason.reason.empty() ? "" : ": ",
-                               std::string_view(reason.reason.data(), reason.reason.size())));
-    }
-    return Ended(Unavailable("the connection was lost: {}", error.message()));
+void WebSocketLink::Feed(std::string_view bytes) {
+  const Status status = reader_.Feed(bytes, *this, io_.rep().scratch);
+  if (status.ok()) return;
+  const bool too_big = status.code() == StatusCode::kResourceExhausted;
+  SendClose(too_big ? CloseCode::kTooBig : CloseCode::kProtocolError, Message(status));
+  Finish(status);
+}
+
+FrameReader::Next WebSocketLink::OnFrame(Opcode opcode, std::string_view payload) {
+  heard_ = true;
+  pinged_ = false;
+  switch (opcode) {
+    case Opcode::kText:
+    case Opcode::kBinary:
+      break;
+    case Opcode::kPing:
+      if (!close_sent_) SendFrame(Opcode::kPong, payload);
+      return WithinTraffic(payload.size()) ? AfterMessage() : FrameReader::Next::kPause;
+    case Opcode::kPong:
+      return WithinTraffic(payload.size()) ? AfterMessage() : FrameReader::Next::kPause;
+    case Opcode::kClose:
+      return OnCloseFrame(payload);
   }
-  if (!stream_.got_text()) {
-    session_->Abort(InvalidArgument("a binary frame; messages are text"));
+  if ((opcode == Opcode::kBinary) != options_.binary) {
+    session_->Abort(InvalidArgument(options_.binary ? "a text frame; messages are binary"
+                                                    : "a binary frame; messages are text"));
   } else {
-    const auto data = buffer_.cdata();
-    session_->OnMessage({static_cast<const char*>(data.data()), data.size()}).IgnoreError();
+    session_->OnMessage(payload).IgnoreError();
   }
-  buffer_.consume(buffer_.size());
-  if (session_->ended()) StartClosing(session_->end_status());
-  Read();  // up to the peer's close frame
+  return WithinTraffic(payload.size()) ? AfterMessage() : FrameReader::Next::kPause;
 }
 
-// All messages of one turn of the loop go out after it.
-void WebSocketLink::ScheduleFlush() {
-  if (std::exchange(flush_scheduled_, true)) return;
-  loop_.Defer([weak = weak_from_this()] {
-    if (const auto self = weak.lock()) {
-      self->flush_scheduled_ = false;
-      self->Flush();
-    }
+FrameReader::Next WebSocketLink::AfterMessage() {
+  return finished_ || session_->ended() ? FrameReader::Next::kStop : FrameReader::Next::kGoOn;
+}
+
+FrameReader::Next WebSocketLink::OnCloseFrame(std::string_view payload) {
+  uint16_t code = 0;
+  std::string_view reason;
+  if (!ReadClosePayload(payload, &code, &reason)) {
+    SendClose(CloseCode::kProtocolError, "a bad close frame");
+  } else {
+    SendClose(CloseCode::kNormal, "");
+  }
+  Finish(Unavailable("the peer closed the connection ({}{}{})", code, reason.empty() ? "" : ": ",
+                     reason));
+  return FrameReader::Next::kStop;
+}
+
+// A peer that says too much is read more slowly: its own sends block, and we hold no more of it
+// than one read.
+bool WebSocketLink::WithinTraffic(size_t bytes) {
+  const bool has_message = messages_.Take(1);
+  const bool has_bytes = bytes_.Take(static_cast<int64_t>(bytes));
+  if ((has_message && has_bytes) || finished_ || session_->ended() || HasRefilled()) return true;
+  socket_->Pause(true);
+  if (resume_timer_ == 0)
+    resume_timer_ = io_.loop().After(kResumeNs, [this] {
+      resume_timer_ = 0;
+      Resume();
+    });
+  return false;
+}
+
+bool WebSocketLink::HasRefilled() {
+  const int64_t now_ns = io_.loop().clock().monotonic_ns();
+  messages_.Refill(now_ns - refilled_ns_);
+  bytes_.Refill(now_ns - refilled_ns_);
+  refilled_ns_ = now_ns;
+  return messages_.has_any() && bytes_.has_any();
+}
+
+void WebSocketLink::Resume() {
+  const auto self = shared_from_this();
+  if (finished_) return;
+  if (!HasRefilled()) {
+    resume_timer_ = io_.loop().After(kResumeNs, [this] {
+      resume_timer_ = 0;
+      Resume();
+    });
+    return;
+  }
+  socket_->Pause(false);
+  Feed("");
+}
+
+void WebSocketLink::OnClosed(Status reason) {
+  Finish(Unavailable("the connection was lost: {}",
+                     reason.ok() ? "closed by the peer" : Message(reason)));
+}
+
+// ---- out
+
+void WebSocketLink::Send(std::string_view message) {
+  if (close_sent_ || overflowed_) return;
+  SendFrame(options_.binary ? Opcode::kBinary : Opcode::kText, message);
+  if (socket_->backlog_bytes() <= options_.limits.output_bytes_max) return;
+  overflowed_ = true;  // not from here: the session is in the middle of something
+  io_.loop().Defer([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr || self->finished_) return;
+    const Status reason =
+        ResourceExhausted("the peer does not read: more than {} bytes wait for it",
+                          self->options_.limits.output_bytes_max);
+    self->session_->OnClosed(reason);
+    self->socket_ = nullptr;  // it would not read a goodbye either
+    self->Finish(reason);
   });
 }
 
-void WebSocketLink::Flush() {
-  if (is_writing_ || close_sent_) return;
-  if (session_->ended() && !closing_) StartClosing(session_->end_status());
-  if (!session_->TakeOutput(&writing_)) {
-    if (closing_ && !std::exchange(close_sent_, true)) {
-      const std::string_view text = CutReason(Message(close_reason_));
-      websocket::close_reason reason(static_cast<websocket::close_code>(kAbortedCode),
-                                     beast::string_view(text.data(), text.size()));
-      if (close_reason_.code() == StatusCode::kCancelled)
-        reason = websocket::close_reason(websocket::close_code::normal);
-      stream_.async_close(reason, [self = shared_from_this()](const boost::system::error_code&) {});
-    }
-    return;
+void WebSocketLink::SendFrame(Opcode opcode, std::string_view payload) {
+  if (options_.is_server) {
+    char header[10];
+    const size_t size = WriteFrameHeader(opcode, payload.size(), header);
+    return socket_->Write({header, size}, payload);
   }
-  is_writing_ = true;
-  stream_.async_write(boost::asio::buffer(writing_),
-                      [self = shared_from_this()](const boost::system::error_code& error, size_t) {
-                        self->is_writing_ = false;
-                        if (!error) self->Flush();  // the reader sees any error as well
-                      });
+  std::string frame = std::exchange(io_.rep().scratch, {});
+  frame.clear();
+  AppendFrame(opcode, payload, io_.rep().NextMask(), &frame);
+  socket_->Write(frame);
+  io_.rep().scratch = std::move(frame);
 }
 
-void WebSocketLink::StartClosing(const Status& reason) {
-  if (std::exchange(closing_, true)) return;
-  close_reason_ = reason;
-  ScheduleFlush();
+// ---- silence
+
+void WebSocketLink::WatchIdle() {
+  if (options_.idle_timeout_ms == 0) return;
+  heard_ = false;
+  idle_timer_ = io_.loop().After(options_.idle_timeout_ms * kNsPerMs / 2, [this] {
+    idle_timer_ = 0;
+    const auto self = shared_from_this();
+    CheckIdle();
+  });
 }
 
-void WebSocketLink::Ended(Status reason) {
-  close_sent_ = true;
-  session_->OnClosed(reason);
-  if (auto on_ended = std::exchange(on_ended_, nullptr)) on_ended(session_->end_status());
+// Only whole frames count: one that comes a byte at a time is silence too.
+void WebSocketLink::CheckIdle() {
+  if (finished_) return;
+  if (!heard_ && std::exchange(pinged_, true)) {
+    const Status reason = DeadlineExceeded("nothing was heard for {} ms", options_.idle_timeout_ms);
+    SendClose(CloseCode::kGoingAway, Message(reason));
+    return Finish(reason);
+  }
+  if (!heard_) SendFrame(Opcode::kPing, "");
+  WatchIdle();
+}
+
+// ---- the end
+
+void WebSocketLink::SessionEnded() {
+  if (finished_) return;
+  SendClose(CloseCode::kAborted, Message(session_->end_status()));
+  Finish(session_->end_status());
+}
+
+void WebSocketLink::SendClose(CloseCode code, std::string_view reason) {
+  if (std::exchange(close_sent_, true) || socket_ == nullptr) return;
+  SendFrame(Opcode::kClose, ClosePayload(code, reason));
+}
+
+// The connection outlives us for as long as it has something to send.
+void WebSocketLink::Finish(Status reason) {
+  if (std::exchange(finished_, true)) return;
+  if (idle_timer_ != 0) io_.loop().CancelTimer(std::exchange(idle_timer_, 0));
+  if (resume_timer_ != 0) io_.loop().CancelTimer(std::exchange(resume_timer_, 0));
+  session_->OnClosed(std::move(reason));
+  if (socket_ != nullptr) CloseWhenSent(io_, std::move(socket_));
+  if (!on_ended_) return;
+  io_.loop().Defer([on_ended = std::move(on_ended_), status = session_->end_status()]() mutable {
+    on_ended(status);
+  });
 }
 
 void WebSocketLink::Close(Status reason) {
   on_ended_ = nullptr;
-  if (session_ == nullptr) return Kill();
-  session_->OnClosed(reason);
-  StartClosing(reason);
-}
-
-void WebSocketLink::Kill() {
-  on_ended_ = nullptr;
-  close_sent_ = true;
-  if (session_ != nullptr) session_->OnClosed(Unavailable("the connection was closed"));
-  beast::get_lowest_layer(stream_).cancel();
-  boost::system::error_code ignored;
-  beast::get_lowest_layer(stream_).socket().close(ignored);
+  if (session_ == nullptr || finished_) return;
+  const bool normal = reason.code() == StatusCode::kCancelled;
+  SendClose(normal ? CloseCode::kNormal : CloseCode::kGoingAway, normal ? "" : Message(reason));
+  Finish(std::move(reason));
 }
 
 StatusCode CodeForHttp(unsigned http_status) {

@@ -1,24 +1,28 @@
-// edge/rpc/io.h - sockets on a loop: what HttpServer and Connect need.
+// edge/rpc/io.h - where sockets come from: what HttpServer and the clients need.
 #pragma once
 #include <memory>
 
 #include "edge/base/executor.h"
+#include "edge/base/network.h"
+#include "edge/base/random.h"
 #include "edge/base/status.h"
 
 namespace edge::rpc {
 
-// Lets a loop wait for sockets as well (it is the loop's Waiter). One per loop; outlives the
+// The network of one loop: sockets of the machine, or those of a simulation. Outlives the
 // servers and connections made on it. Made and destroyed on the loop's thread; no threads of
 // its own. Single-threaded.
 class Io {
  public:
-  // FailedPrecondition if the loop has another waiter or cannot have one (a simulation).
-  static StatusOr<std::unique_ptr<Io>> Create(Loop& loop);
+  // All three outlive the Io. Never fails today.
+  static StatusOr<std::unique_ptr<Io>> Create(Loop& loop, Network& network = PosixNetwork(),
+                                              Random& random = SystemRandom());
   ~Io();
   Io(const Io&) = delete;
   Loop& loop() const;
+  Network& network() const;
 
-  struct Rep;  // Asio's context; private to edge::rpc
+  struct Rep;  // private to edge::rpc
   Rep& rep() const { return *rep_; }
 
  private:

@@ -62,8 +62,9 @@ class Session {
   // The oldest message that waits to be sent; false if there is none.
   bool TakeOutput(std::string* message);
   // From now on each message goes to `sink` as it is made, and none waits here: the transport
-  // has the queue and its limit. `sink` must not call the session.
-  void SendTo(Callback<void(std::string_view)> sink);
+  // has the queue and its limit. `on_ended` runs when the session ends, whoever ends it, after
+  // its last message. Neither may call the session.
+  void SendTo(Callback<void(std::string_view)> sink, Callback<void()> on_ended = nullptr);
   // Both ends have agreed on the binary form (docs/formats/edge-rpc.md): before any message.
   void UseBinary();
   bool has_output() const;

@@ -3,12 +3,15 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "edge/base/callback.h"
 #include "edge/base/status.h"
 #include "edge/base/task.h"
 #include "edge/rpc/io.h"
 #include "edge/rpc/session.h"
+#include "edge/rpc/tls.h"
 
 namespace edge::rpc {
 
@@ -20,13 +23,20 @@ class WebSocketSession {
     SessionLimits limits;
     HookPtr main;  // what the server may call; null: nothing
     int64_t connect_timeout_ms = 10000;
+    int64_t idle_timeout_ms = 120'000;  // a server that answers no ping; 0: none
+    // Speak the compact binary form (docs/formats/edge-rpc.md) with a server that knows it.
+    bool offer_binary = true;
+    std::vector<std::pair<std::string, std::string>> headers;  // "Authorization", "Cookie" ...
+    TlsClientOptions tls;                                      // for wss
     Callback<void(Status)> on_closed;  // once, when the session has ended by itself
   };
   using Connected = Callback<void(StatusOr<std::unique_ptr<WebSocketSession>>)>;
 
-  // "ws://127.0.0.1:8787/flights/UA17". Calls `done` on the loop: a session, or
-  // InvalidArgument (a bad URL; wss is not there yet), Unavailable (refused, closed),
-  // DeadlineExceeded, or the Status that the server answered instead.
+  // "ws://127.0.0.1:8787/flights/UA17", "wss://127.0.0.1:8443/", or, over a unix socket,
+  // "ws+unix:/run/edge.sock:/flights/UA17". Calls `done` on the loop: a session, or
+  // InvalidArgument (a bad URL or certificate; names but localhost are not looked up),
+  // Unavailable (refused, closed), DeadlineExceeded, PermissionDenied (the server is not who
+  // it should be), or the Status that the server answered instead.
   static void Connect(Io& io, std::string url, Options options, Connected done);
   // The same to await.
   static Task<StatusOr<std::unique_ptr<WebSocketSession>>> Open(Io& io, std::string url,
