@@ -152,12 +152,14 @@ class FakeRelay : public srs::Relay {
       const MutexLock lock(&relay_.mu_);
       return state_->committed;
     }
-    srs::Lsn durable_lsn() const override {
+    srs::Durability durability() const override { return srs::Durability::kLocal; }
+    Status SetDurability(srs::Durability) override { return Unimplemented("fake"); }
+    srs::Lsn durable_lsn(srs::Durability) const override {
       const MutexLock lock(&relay_.mu_);
       return state_->durable;
     }
-    Status WaitDurable(srs::Lsn) override { return Unimplemented("fake"); }
-    void OnDurable(srs::Lsn lsn, Callback<void(Status)> done) override {
+    Status WaitDurable(srs::Lsn, srs::Durability) override { return Unimplemented("fake"); }
+    void OnDurable(srs::Lsn lsn, srs::Durability, Callback<void(Status)> done) override {
       Status status;
       {
         const MutexLock lock(&relay_.mu_);
