@@ -7,14 +7,14 @@ namespace edge::durable {
 
 CursorBase& CursorBase::operator=(CursorBase&& other) noexcept {
   if (this != &other) {
-    Release();
+    if (statement_ != nullptr) Release(statement_);
     statement_ = std::exchange(other.statement_, nullptr);
   }
   return *this;
 }
 
-void CursorBase::Release() noexcept {
-  if (statement_ != nullptr) internal::SqlEngine::Release(std::exchange(statement_, nullptr));
+void CursorBase::Release(internal::Statement* statement) noexcept {
+  internal::SqlEngine::Release(statement);
 }
 
 std::vector<std::string> CursorBase::column_names() const {
@@ -29,11 +29,9 @@ uint64_t CursorBase::rows_read() const {
 uint64_t CursorBase::rows_written() const {
   return statement_->rows_written();
 }
-bool CursorBase::has_row() const {
-  return statement_->has_row();
-}
-Status CursorBase::Advance() {
-  return statement_->Advance();
+CursorBase::Pull CursorBase::NextCells(internal::Cell* cells, int count) {
+  if (statement_->Next(cells, count)) return Pull::kRow;
+  return statement_->error().ok() ? Pull::kEnd : Pull::kError;
 }
 void CursorBase::Finish() {
   statement_->Finish();
@@ -41,31 +39,40 @@ void CursorBase::Finish() {
 int CursorBase::column_count() const {
   return statement_->column_count();
 }
-internal::Cell CursorBase::column(int index) const {
-  return statement_->column(index);
+Status CursorBase::TakeError() {
+  return statement_->TakeError();
+}
+void CursorBase::ThrowError() {
+  internal::Throw(TakeError());
+}
+CursorBase::Pull CursorBase::Fail(Status error) {
+  statement_->SetError(std::move(error));
+  return Pull::kError;
 }
 
-Status CursorBase::Mismatch(int index, std::string_view wanted) const {
+CursorBase::Pull CursorBase::FailMismatch(int index, const internal::Cell& cell,
+                                          std::string_view wanted) {
   static constexpr std::string_view kKinds[] = {"NULL", "INTEGER", "REAL", "TEXT", "BLOB", ""};
-  const internal::Cell cell = column(index);
   const std::string_view kind = kKinds[static_cast<size_t>(cell.kind)];
   if (cell.kind == internal::Cell::Kind::kNull) {
-    return InvalidArgument("Column {} ({}) is NULL; read it as std::optional.", index,
-                           statement_->column_name(index));
+    return Fail(InvalidArgument("Column {} ({}) is NULL; read it as std::optional.", index,
+                                statement_->column_name(index)));
   }
-  return InvalidArgument(
+  return Fail(InvalidArgument(
       "Column {} ({}) holds {}{}, which does not read as {}.", index,
       statement_->column_name(index), kind,
       cell.kind == internal::Cell::Kind::kInteger ? Format(" {}", {cell.integer}) : std::string(),
-      wanted);
+      wanted));
 }
 
-Status CursorBase::NoResult() {
-  return InvalidArgument("Expected exactly one result from SQL query, but got no results.");
+CursorBase::Pull CursorBase::FailNoResult() {
+  return Fail(InvalidArgument("Expected exactly one result from SQL query, but got no results."));
 }
 
-Status CursorBase::ManyResults() {
-  return InvalidArgument("Expected exactly one result from SQL query, but got multiple results.");
+CursorBase::Pull CursorBase::FailManyResults() {
+  Finish();
+  return Fail(
+      InvalidArgument("Expected exactly one result from SQL query, but got multiple results."));
 }
 
 const SqlValue& Row::operator[](std::string_view name) const {
@@ -81,52 +88,53 @@ void Row::ThrowMismatch(const SqlValue& value) {
       InvalidArgument("The value is {}, not of the type asked for.", kKinds[value.index()]));
 }
 
-StatusOr<std::optional<Row>> Cursor::TryNext() {
-  std::optional<Row> row;
-  if (started_) {
-    EDGE_RETURN_IF_ERROR(Advance());
-  }
-  started_ = true;
-  if (!has_row()) return row;
+CursorBase::Pull Cursor::FetchValues(std::vector<SqlValue>& values) {
+  std::vector<internal::Cell> cells(static_cast<size_t>(column_count()));
+  const Pull pull = NextCells(cells.data(), static_cast<int>(cells.size()));
+  if (pull != Pull::kRow) return pull;
+  values.resize(cells.size());
+  for (size_t i = 0; i < cells.size(); ++i) internal::FromCell(cells[i], &values[i]);
+  return pull;
+}
+
+CursorBase::Pull Cursor::Fetch(Row& row) {
+  const Pull pull = FetchValues(row.values_);
+  if (pull != Pull::kRow) return pull;
   if (names_ == nullptr) {
     names_ = std::make_shared<const std::vector<std::string>>(column_names());
   }
-  row.emplace();
-  row->names_ = names_;
-  row->values_.resize(names_->size());
-  for (size_t i = 0; i < row->values_.size(); ++i) {
-    internal::FromCell(column(static_cast<int>(i)), &row->values_[i]);
-  }
-  return row;
+  row.names_ = names_;
+  return pull;
 }
 
-StatusOr<std::optional<Row>> Cursor::TryFirst() {
-  auto row = TryNext();
-  Finish();
-  return row;
-}
-
-StatusOr<Row> Cursor::TryOne() {
-  EDGE_ASSIGN_OR_RETURN(std::optional<Row> row, TryNext());
-  if (!row) return NoResult();
-  EDGE_RETURN_IF_ERROR(Advance());
-  if (!has_row()) return *std::move(row);
-  Finish();
-  return ManyResults();
-}
-
-StatusOr<std::vector<Row>> Cursor::TryToArray() {
-  std::vector<Row> rows;
-  for (;;) {
-    EDGE_ASSIGN_OR_RETURN(std::optional<Row> row, TryNext());
-    if (!row) return rows;
-    rows.push_back(*std::move(row));
-  }
+std::optional<std::vector<SqlValue>> Cursor::Raw() {
+  std::vector<SqlValue> values;
+  const Pull pull = FetchValues(values);
+  if (pull == Pull::kError) ThrowError();
+  if (pull == Pull::kEnd) return std::nullopt;
+  return values;
 }
 
 StatusOr<internal::Statement*> Sql::Start(std::string_view query,
                                           std::span<const internal::Cell> args, int columns) {
   return engine_->Start(query, args, columns);
+}
+
+internal::Statement* Sql::StartOrThrow(std::string_view query, const internal::Cell* args,
+                                       size_t arg_count, size_t columns) {
+  return internal::OrThrow(engine_->Start(query, {args, arg_count}, static_cast<int>(columns)));
+}
+
+StatusOr<Cursor> Sql::TryExecValues(std::string_view query, std::span<const SqlValue> args) {
+  std::vector<internal::Cell> cells;
+  for (const SqlValue& arg : args) cells.push_back(internal::ToCell(arg));
+  EDGE_ASSIGN_OR_RETURN(internal::Statement * statement, Start(query, cells, 0));
+  return Cursor(statement);
+}
+
+Status Sql::AddFunction(std::string_view name, int arg_count, FunctionOptions options,
+                        internal::SqlFunction function) {
+  return engine_->AddFunction(name, arg_count, options.deterministic, std::move(function));
 }
 
 int64_t Sql::database_bytes() {

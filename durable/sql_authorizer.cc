@@ -234,6 +234,10 @@ bool PragmaIsFree(const char* name, const char* argument) {
 
 }  // namespace
 
+bool SqlEngine::IsBuiltInFunction(std::string_view lower_case_name) {
+  return Contains(kFunctions, lower_case_name);
+}
+
 int SqlEngine::Judge(int action, const char* first, const char* second, const char* database) {
   if (trusted_) return SQLITE_OK;
   const auto allow_if = [](bool allowed) { return allowed ? SQLITE_OK : SQLITE_DENY; };
@@ -271,7 +275,7 @@ int SqlEngine::Judge(int action, const char* first, const char* second, const ch
     case SQLITE_DROP_VTABLE:
       return allow_if(NameIsFree(first) && Contains(kModules, Lower(second)));
     case SQLITE_FUNCTION:
-      return allow_if(Contains(kFunctions, Lower(second)));
+      return allow_if(IsBuiltInFunction(Lower(second)) || functions_.contains(Lower(second)));
     case SQLITE_PRAGMA:
       return allow_if(PragmaIsFree(first, second));
     case SQLITE_TRANSACTION:

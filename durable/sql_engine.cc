@@ -72,6 +72,18 @@ class FlagScope {
   bool before_;
 };
 
+Status MixedParameters() {
+  return InvalidArgument("Either all parameters of an SQL query are named or none.");
+}
+
+Status TooLarge(int at) {
+  return InvalidArgument("Parameter {} does not fit in SQLite's 64-bit signed integers.", at);
+}
+
+Status Canceled() {
+  return FailedPrecondition("SQLite query was canceled because the database was deleted.");
+}
+
 }  // namespace
 
 Statement::Statement(SqlEngine* engine, sqlite3_stmt* raw, std::string text, bool trusted)
@@ -79,7 +91,8 @@ Statement::Statement(SqlEngine* engine, sqlite3_stmt* raw, std::string text, boo
       raw_(raw),
       text_(std::move(text)),
       trusted_(trusted),
-      read_only_(sqlite3_stmt_readonly(raw) != 0) {}
+      read_only_(sqlite3_stmt_readonly(raw) != 0),
+      parameter_count_(sqlite3_bind_parameter_count(raw)) {}
 
 Statement::~Statement() {
   sqlite3_finalize(raw_);
@@ -87,9 +100,7 @@ Statement::~Statement() {
 
 Status Statement::Advance() {
   has_row_ = false;
-  if (engine_ == nullptr) {
-    return FailedPrecondition("SQLite query was canceled because the database was deleted.");
-  }
+  if (engine_ == nullptr) return Canceled();
   if (buffered_) {
     if (buffer_index_ < buffer_.size()) ++buffer_index_;
     has_row_ = buffer_index_ < buffer_.size();
@@ -108,6 +119,31 @@ Status Statement::Advance() {
   return status;
 }
 
+bool Statement::Next(Cell* cells, int count) {
+  if (started_) {
+    if (running_ && !engine_->blocked_) [[likely]] {
+      const int code = engine_->Step(*this);
+      if (code == SQLITE_ROW) {
+        ++rows_fetched_;
+      } else {
+        if (code != SQLITE_DONE) error_ = engine_->LastError();
+        Reset();
+        return false;
+      }
+    } else {
+      error_ = Advance();
+      if (!error_.ok()) return false;
+    }
+  }
+  started_ = true;
+  if (!has_row_) {
+    if (engine_ == nullptr) error_ = Canceled();
+    return false;
+  }
+  for (int i = 0; i < count; ++i) cells[i] = column(i);
+  return true;
+}
+
 Status Statement::BufferRows() {
   while (has_row_) {
     std::vector<SqlValue>& row = buffer_.emplace_back(static_cast<size_t>(column_count()));
@@ -122,8 +158,10 @@ Status Statement::BufferRows() {
 
 void Statement::Finish() {
   has_row_ = false;
-  buffer_.clear();
-  buffer_index_ = 0;
+  if (buffered_) {
+    buffer_.clear();
+    buffer_index_ = 0;
+  }
   Reset();
 }
 
@@ -150,24 +188,27 @@ Cell Statement::column(int index) const {
     if (static_cast<size_t>(index) < row.size()) cell = ToCell(row[static_cast<size_t>(index)]);
     return cell;
   }
-  switch (sqlite3_column_type(raw_, index)) {
+  // One look-up instead of one for each question. An unprotected value may be asked, for the
+  // connection is used by one thread at a time.
+  sqlite3_value* const value = sqlite3_column_value(raw_, index);
+  switch (sqlite3_value_type(value)) {
     case SQLITE_INTEGER:
       cell.kind = Cell::Kind::kInteger;
-      cell.integer = sqlite3_column_int64(raw_, index);
+      cell.integer = sqlite3_value_int64(value);
       break;
     case SQLITE_FLOAT:
       cell.kind = Cell::Kind::kReal;
-      cell.real = sqlite3_column_double(raw_, index);
+      cell.real = sqlite3_value_double(value);
       break;
     case SQLITE_TEXT:
       cell.kind = Cell::Kind::kText;
-      cell.data = sqlite3_column_text(raw_, index);
-      cell.size = static_cast<size_t>(sqlite3_column_bytes(raw_, index));
+      cell.data = sqlite3_value_text(value);
+      cell.size = static_cast<size_t>(sqlite3_value_bytes(value));
       break;
     case SQLITE_BLOB:
       cell.kind = Cell::Kind::kBlob;
-      cell.data = sqlite3_column_blob(raw_, index);
-      cell.size = static_cast<size_t>(sqlite3_column_bytes(raw_, index));
+      cell.data = sqlite3_value_blob(value);
+      cell.size = static_cast<size_t>(sqlite3_value_bytes(value));
       break;
     default:
       break;
@@ -212,6 +253,7 @@ SqlEngine::~SqlEngine() {
   }
   for (Statement* statement : one_offs_) orphan(statement);
   Rollback();
+  RemoveFunctions();  // what they capture may end with the object
   sqlite3_set_authorizer(db_, nullptr, nullptr);
 }
 
@@ -223,9 +265,12 @@ Status SqlEngine::Ready() const {
 void SqlEngine::Break(Status status) {
   EDGE_CHECK(!status.ok());
   if (broken_.ok()) broken_ = std::move(status);
+  blocked_ = true;
 }
 
 Status SqlEngine::EnsureTransaction() {
+  if (expects_transaction_ && !blocked_) [[likely]]
+    return OkStatus();
   EDGE_RETURN_IF_ERROR(Ready());
   if (in_transaction()) return OkStatus();
   EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
@@ -237,7 +282,21 @@ Status SqlEngine::EnsureTransaction() {
 StatusOr<Statement*> SqlEngine::Start(std::string_view query, std::span<const Cell> args,
                                       int columns) {
   EDGE_RETURN_IF_ERROR(EnsureTransaction());
-  return StartIn(user_, /*trusted=*/false, query, args, columns);
+  Recent& recent = RecentOf(query);
+  if (recent.text == query.data() && recent.size == query.size() && !recent.statement->leased_ &&
+      recent.statement->text_ == query) [[likely]] {
+    Statement* const statement = recent.statement;
+    statement->leased_ = statement->used_ = true;
+    if (Status status = StartStatement(*statement, args, columns); !status.ok()) [[unlikely]] {
+      Release(statement);
+      return status;
+    }
+    return statement;
+  }
+  EDGE_ASSIGN_OR_RETURN(Statement * statement,
+                        StartIn(user_, /*trusted=*/false, query, args, columns));
+  if (statement->cached_) recent = {query.data(), query.size(), statement};
+  return statement;
 }
 
 StatusOr<Statement*> SqlEngine::StartTrusted(std::string_view query, std::span<const Cell> args) {
@@ -265,26 +324,24 @@ StatusOr<Statement*> SqlEngine::StartIn(Cache& cache, bool trusted, std::string_
   if (const auto found = cache.by_text.find(query);
       found != cache.by_text.end() && !found->second->leased_) {
     statement = found->second.get();
-    if (cache.lru.front() != statement) {
-      cache.lru.splice(cache.lru.begin(), cache.lru, statement->lru_);
-    }
-    statement->leased_ = true;
+    statement->leased_ = statement->used_ = true;
   } else {
     EDGE_ASSIGN_OR_RETURN(statement, Compile(cache, trusted, query));
   }
-  Status status;
-  if (columns > 0 && statement->column_count() != columns) {
-    status = InvalidArgument("SQL query returns {} columns, but {} types were given for them.",
-                             statement->column_count(), columns);
-  } else {
-    status = Bind(*statement, args);
-  }
-  if (status.ok()) status = statement->renames_ ? RunRename(*statement) : Run(*statement);
-  if (!status.ok()) [[unlikely]] {
+  if (Status status = StartStatement(*statement, args, columns); !status.ok()) [[unlikely]] {
     Release(statement);
     return status;
   }
   return statement;
+}
+
+Status SqlEngine::StartStatement(Statement& statement, std::span<const Cell> args, int columns) {
+  if (columns > 0 && statement.column_count() != columns) {
+    return InvalidArgument("SQL query returns {} columns, but {} types were given for them.",
+                           statement.column_count(), columns);
+  }
+  EDGE_RETURN_IF_ERROR(Bind(statement, args));
+  return statement.renames_ ? RunRename(statement) : Run(statement);
 }
 
 StatusOr<std::unique_ptr<Statement>> SqlEngine::Prepare(std::string_view text, bool trusted,
@@ -343,15 +400,22 @@ StatusOr<Statement*> SqlEngine::Compile(Cache& cache, bool trusted, std::string_
 
 void SqlEngine::Remember(Cache& cache, std::unique_ptr<Statement> statement) {
   statement->cached_ = true;
-  cache.lru.push_front(statement.get());
-  statement->lru_ = cache.lru.begin();
+  statement->lru_ = cache.order.insert(cache.order.end(), statement.get());
   cache.text_bytes += statement->text_.size();
+  const Statement* const newest = statement.get();
   const std::string_view key = statement->text_;
   cache.by_text.emplace(key, std::move(statement));
-  while (cache.text_bytes > kCachedTextBytesMax && cache.lru.size() > 1) {
-    Statement* const oldest = cache.lru.back();
-    cache.lru.pop_back();
+  while (cache.text_bytes > kCachedTextBytesMax && cache.order.size() > 1) {
+    Statement* const oldest = cache.order.front();
+    if (oldest == newest || std::exchange(oldest->used_, false)) {
+      cache.order.splice(cache.order.end(), cache.order, cache.order.begin());
+      continue;
+    }
+    cache.order.pop_front();
     cache.text_bytes -= oldest->text_.size();
+    for (Recent& recent : recents_) {
+      if (recent.statement == oldest) recent = {};
+    }
     const auto entry = cache.by_text.find(oldest->text_);
     if (oldest->leased_) {
       oldest->cached_ = false;
@@ -364,7 +428,7 @@ void SqlEngine::Remember(Cache& cache, std::unique_ptr<Statement> statement) {
 void SqlEngine::Release(Statement* statement) noexcept {
   statement->Finish();
   SqlEngine* const engine = statement->engine_;
-  if (engine != nullptr && statement->cached_) {
+  if (engine != nullptr && statement->cached_) [[likely]] {
     if (statement->big_bindings_) {
       sqlite3_clear_bindings(statement->raw_);
       statement->big_bindings_ = false;
@@ -377,46 +441,75 @@ void SqlEngine::Release(Statement* statement) noexcept {
 }
 
 Status SqlEngine::Bind(Statement& statement, std::span<const Cell> args) {
-  sqlite3_stmt* const raw = statement.raw_;
-  if (static_cast<size_t>(sqlite3_bind_parameter_count(raw)) != args.size()) {
+  if (static_cast<size_t>(statement.parameter_count_) != args.size()) {
     return InvalidArgument("Wrong number of parameter bindings for SQL query.");
   }
+  if (args.empty()) return OkStatus();
+  if (args[0].name != nullptr) return BindNamed(statement, args);
   // A statement without rows ends inside Exec, so its parameters need no copy.
-  const sqlite3_destructor_type lifetime =
-      sqlite3_column_count(raw) == 0 ? SQLITE_STATIC : SQLITE_TRANSIENT;
-  int code = SQLITE_OK;
-  for (size_t i = 0; i < args.size() && code == SQLITE_OK; ++i) {
-    const Cell& cell = args[i];
+  const bool copies = sqlite3_column_count(statement.raw_) != 0;
+  for (size_t i = 0; i < args.size(); ++i) {
     const int at = static_cast<int>(i) + 1;
-    statement.big_bindings_ |= cell.size > kBigBindingBytes;
-    switch (cell.kind) {
-      case Cell::Kind::kNull:
-        code = sqlite3_bind_null(raw, at);
-        break;
-      case Cell::Kind::kInteger:
-        code = sqlite3_bind_int64(raw, at, cell.integer);
-        break;
-      case Cell::Kind::kReal:
-        code = sqlite3_bind_double(raw, at, cell.real);
-        break;
-      case Cell::Kind::kText:
-        code = sqlite3_bind_text64(raw, at, cell.data == nullptr ? "" : cell.text().data(),
-                                   cell.size, lifetime, SQLITE_UTF8);
-        break;
-      case Cell::Kind::kBlob:
-        // A null pointer would bind NULL, not an empty blob.
-        code = cell.size == 0 ? sqlite3_bind_zeroblob(raw, at, 0)
-                              : sqlite3_bind_blob64(raw, at, cell.data, cell.size, lifetime);
-        break;
-      case Cell::Kind::kTooLarge:
-        return InvalidArgument("Parameter {} does not fit in SQLite's 64-bit signed integers.", at);
+    if (args[i].kind == Cell::Kind::kInteger && args[i].name == nullptr) [[likely]] {
+      if (sqlite3_bind_int64(statement.raw_, at, args[i].integer) != SQLITE_OK) return LastError();
+      continue;
     }
+    if (args[i].name != nullptr) return MixedParameters();
+    if (args[i].kind == Cell::Kind::kTooLarge) return TooLarge(at);
+    if (BindOne(statement, at, args[i], copies) != SQLITE_OK) return LastError();
   }
-  return code == SQLITE_OK ? OkStatus() : LastError();
+  return OkStatus();
+}
+
+// As many arguments as parameters, all different, so each parameter gets one.
+Status SqlEngine::BindNamed(Statement& statement, std::span<const Cell> args) {
+  const bool copies = sqlite3_column_count(statement.raw_) != 0;
+  std::vector<bool> bound(args.size() + 1);
+  for (const Cell& cell : args) {
+    if (cell.name == nullptr) return MixedParameters();
+    const std::string name(cell.name, cell.name_size);
+    int at = sqlite3_bind_parameter_index(statement.raw_, name.c_str());
+    for (const char* sigil : {":", "@", "$"}) {
+      if (at == 0) at = sqlite3_bind_parameter_index(statement.raw_, (sigil + name).c_str());
+    }
+    if (at == 0) return InvalidArgument("SQL query has no parameter named {}.", name);
+    if (bound[static_cast<size_t>(at)]) {
+      return InvalidArgument("Parameter {} of the SQL query was given twice.", name);
+    }
+    bound[static_cast<size_t>(at)] = true;
+    if (cell.kind == Cell::Kind::kTooLarge) return TooLarge(at);
+    if (BindOne(statement, at, cell, copies) != SQLITE_OK) return LastError();
+  }
+  return OkStatus();
+}
+
+int SqlEngine::BindOne(Statement& statement, int at, const Cell& cell, bool copies) {
+  sqlite3_stmt* const raw = statement.raw_;
+  const sqlite3_destructor_type lifetime = copies ? SQLITE_TRANSIENT : SQLITE_STATIC;
+  statement.big_bindings_ |= cell.size > kBigBindingBytes;
+  switch (cell.kind) {
+    case Cell::Kind::kInteger:
+      return sqlite3_bind_int64(raw, at, cell.integer);
+    case Cell::Kind::kReal:
+      return sqlite3_bind_double(raw, at, cell.real);
+    case Cell::Kind::kText:
+      return sqlite3_bind_text64(raw, at, cell.data == nullptr ? "" : cell.text().data(), cell.size,
+                                 lifetime, SQLITE_UTF8);
+    case Cell::Kind::kBlob:
+      // A null pointer would bind NULL, not an empty blob.
+      return cell.size == 0 ? sqlite3_bind_zeroblob(raw, at, 0)
+                            : sqlite3_bind_blob64(raw, at, cell.data, cell.size, lifetime);
+    default:
+      return sqlite3_bind_null(raw, at);
+  }
 }
 
 int SqlEngine::Step(Statement& statement) {
-  const FlagScope scope(&trusted_, statement.trusted_);  // SQLite may compile it again
+  // SQLite may compile it again; user functions may run statements of either kind meanwhile.
+  if (statement.read_only_ && !statement.trusted_ && !trusted_) [[likely]] {
+    return sqlite3_step(statement.raw_);
+  }
+  const FlagScope scope(&trusted_, statement.trusted_);
   if (statement.read_only_) return sqlite3_step(statement.raw_);
   const sqlite3_int64 before = sqlite3_total_changes64(db_);
   const int code = sqlite3_step(statement.raw_);
@@ -426,7 +519,7 @@ int SqlEngine::Step(Statement& statement) {
 
 Status SqlEngine::Run(Statement& statement) {
   statement.rows_fetched_ = statement.rows_written_ = 0;
-  statement.buffered_ = false;
+  statement.buffered_ = statement.started_ = false;
   sqlite3_stmt_status(statement.raw_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 1);
   statement.running_ = true;
   const int code = Step(statement);
@@ -474,6 +567,7 @@ Status SqlEngine::LastError() {
       Break(status);
     } else {
       turn_failed_ = status;  // INSERT OR ROLLBACK, RAISE(ROLLBACK)
+      blocked_ = true;
     }
   }
   return status;
@@ -508,6 +602,7 @@ void SqlEngine::Rollback() {
   expects_transaction_ = false;
   savepoints_ = 0;
   turn_failed_ = OkStatus();
+  blocked_ = !broken_.ok();
   if (!in_transaction()) return;
   if (const Status status = RunTrusted("ROLLBACK"); !status.ok()) Break(status);
 }

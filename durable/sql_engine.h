@@ -7,6 +7,7 @@
 #pragma once
 #include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -36,6 +37,12 @@ class Statement {
   Statement(const Statement&) = delete;
 
   Status Advance();
+  // As Advance, but the first call is for the row at hand. Fills the first `count` cells.
+  // False at the end, and after an error: then error() is not OK.
+  bool Next(Cell* cells, int count);
+  void SetError(Status error) { error_ = std::move(error); }
+  const Status& error() const { return error_; }
+  Status TakeError() { return std::exchange(error_, OkStatus()); }
   void Finish();  // no more rows; counters and names stay
   bool has_row() const { return has_row_; }
   int column_count() const;
@@ -60,6 +67,10 @@ class Statement {
   bool big_bindings_ = false;
   bool has_row_ = false;
   bool running_ = false;  // stepped and not yet reset
+  bool started_ = false;  // the first row was handed out
+  bool used_ = false;     // since the cache last looked for what it can spare
+  const int parameter_count_;
+  Status error_;
   uint64_t rows_fetched_ = 0;
   uint64_t rows_written_ = 0;
   // Rows of a writing statement (RETURNING): it must end within its turn, so they are all
@@ -86,6 +97,9 @@ class SqlEngine {
   Status RunTrusted(std::string_view query, std::span<const Cell> args = {});
   StatusOr<int64_t> TrustedInteger(std::string_view query);
   static void Release(Statement* statement) noexcept;
+  // A function of the application. InvalidArgument: a bad name.
+  Status AddFunction(std::string_view name, int arg_count, bool deterministic,
+                     SqlFunction function);
 
   bool in_transaction() const;
   // Opens the turn's transaction unless it is open. Start() does it by itself.
@@ -120,12 +134,24 @@ class SqlEngine {
   int Judge(int action, const char* first, const char* second, const char* database);
   struct Cache {
     std::unordered_map<std::string_view, std::unique_ptr<Statement>, StringHash, std::equal_to<>>
-        by_text;                // keys live in the statements
-    std::list<Statement*> lru;  // the newest in front
+        by_text;                  // keys live in the statements
+    std::list<Statement*> order;  // the oldest in front; what was used meanwhile is spared once
     size_t text_bytes = 0;
   };
+  // Texts are mostly literals, so their address finds the statement; the text is compared.
+  struct Recent {
+    const char* text = nullptr;
+    size_t size = 0;
+    Statement* statement = nullptr;
+  };
+  static constexpr size_t kRecents = 64;
+  Recent& RecentOf(std::string_view query) {
+    const auto at = reinterpret_cast<uintptr_t>(query.data());
+    return recents_[(at ^ (at >> 6)) % kRecents];
+  }
 
   explicit SqlEngine(sqlite3* db) : db_(db) {}
+  Status StartStatement(Statement& statement, std::span<const Cell> args, int columns);
   StatusOr<Statement*> StartIn(Cache& cache, bool trusted, std::string_view query,
                                std::span<const Cell> args, int columns);
   StatusOr<std::unique_ptr<Statement>> Prepare(std::string_view text, bool trusted,
@@ -135,6 +161,10 @@ class SqlEngine {
   Status Run(Statement& statement);
   Status RunRename(Statement& statement);
   Status Bind(Statement& statement, std::span<const Cell> args);
+  Status BindNamed(Statement& statement, std::span<const Cell> args);
+  void RemoveFunctions();
+  static bool IsBuiltInFunction(std::string_view lower_case_name);
+  int BindOne(Statement& statement, int at, const Cell& cell, bool copies);
   int Step(Statement& statement);
   // The error of the last SQLite call as a Status; notices a rollback that SQLite did itself.
   Status LastError();
@@ -142,12 +172,16 @@ class SqlEngine {
 
   sqlite3* const db_;
   Cache user_;
+  Recent recents_[kRecents];  // of user_
+  // Of the application: lower-case names, and the numbers of arguments they take.
+  std::map<std::string, std::vector<int>, std::less<>> functions_;
   Cache trusted_cache_;
   bool trusted_ = false;     // the statement being compiled or run is ours
   bool saw_rename_ = false;  // set by the authorizer while compiling
   bool saw_transaction_ = false;
   bool denied_ = false;
   bool expects_transaction_ = false;  // we began one and did not end it
+  bool blocked_ = false;              // Ready() is not OK
   int savepoints_ = 0;
   Callback<void()> on_transaction_;
   Status broken_;

@@ -513,3 +513,101 @@ TEST_CASE("random statements agree with a plain map", "[durable][sql][property]"
     }
   }
 }
+
+TEST_CASE("parameters may be named, with or without their sigil", "[durable][sql]") {
+  Fixture f;
+  f.sql.Exec("CREATE TABLE seats (seat TEXT PRIMARY KEY, occupant TEXT)");
+  f.sql.Exec("INSERT INTO seats VALUES (:seat, @who)", Named("who", "ada"), Named("seat", "1A"));
+  const auto [who] =
+      f.sql
+          .Exec<std::string>("SELECT occupant FROM seats WHERE seat = $seat OR seat = $seat",
+                             Named("$seat", "1A"))
+          .One();
+  REQUIRE(who == "ada");
+  const auto error = [&](auto... args) {
+    return std::string(Message(f.sql.TryExec("SELECT :a, :b", args...).status()));
+  };
+  const int one = 1;
+  REQUIRE(error(Named("a", one), Named("c", one)) == "SQL query has no parameter named c.");
+  REQUIRE(error(Named("a", one), Named(":a", one)) ==
+          "Parameter :a of the SQL query was given twice.");
+  REQUIRE(error(Named("a", one)) == "Wrong number of parameter bindings for SQL query.");
+  REQUIRE(error(Named("a", one), one) ==
+          "Either all parameters of an SQL query are named or none.");
+  REQUIRE(error(one, Named("a", one)) ==
+          "Either all parameters of an SQL query are named or none.");
+}
+
+TEST_CASE("parameters known at run time only, and rows without names", "[durable][sql]") {
+  Fixture f;
+  const std::vector<SqlValue> args = {int64_t{7}, std::string("x"), nullptr};
+  auto cursor = f.sql.ExecValues("SELECT ? AS a, ? AS a, ?", args);
+  REQUIRE(cursor.column_names() == std::vector<std::string>{"a", "a", "?"});
+  REQUIRE((cursor.Raw() == args));  // columns of the same name are kept
+  REQUIRE(!cursor.Raw());
+  REQUIRE(cursor.column_names().size() == 3);
+  REQUIRE(f.sql.Exec("CREATE TABLE t (x)").column_names().empty());
+}
+
+TEST_CASE("the application's functions work in SQL, and their errors are its errors",
+          "[durable][sql]") {
+  Fixture f;
+  int calls = 0;
+  f.sql.CreateFunction("Twice", [&calls](int64_t x) {
+    ++calls;
+    return 2 * x;
+  });
+  f.sql.CreateFunction("initials", [](std::string_view first, std::optional<std::string> last) {
+    return std::string(first.substr(0, 1)) + (last ? last->substr(0, 1) : "?");
+  });
+  f.sql.CreateFunction("half",
+                       [](int64_t x) -> StatusOr<int64_t> {
+                         if (x % 2 != 0) return InvalidArgument("{} is odd", x);
+                         return x / 2;
+                       },
+                       {.deterministic = true});
+  f.sql.CreateFunction("bang", [] { throw Error(Unavailable("bang")); });
+  f.sql.CreateFunction("bytes", [](ByteView bytes) { return Bytes(bytes.begin(), bytes.end()); });
+  REQUIRE(f.sql.Exec<int64_t>("SELECT twice(4611686018427387903)").Value() == 9223372036854775806);
+  REQUIRE(calls == 1);
+  REQUIRE(f.sql.Exec<std::string>("SELECT initials('ada', 'lovelace')").Value() == "al");
+  REQUIRE(f.sql.Exec<std::string>("SELECT initials('ada', NULL)").Value() == "a?");
+  REQUIRE(f.sql.Exec<std::string>("SELECT hex(bytes(x'00ff'))").Value() == "00FF");
+  f.sql.Exec("CREATE TABLE t (x INTEGER)");
+  f.sql.Exec("CREATE INDEX by_half ON t (half(x))");
+  f.sql.Exec("INSERT INTO t VALUES (4)");
+  REQUIRE(f.ErrorOf("INSERT INTO t VALUES (5)") == "5 is odd: SQLITE_ERROR");
+  REQUIRE(f.ErrorOf("SELECT bang()") == "bang: SQLITE_ERROR");
+  REQUIRE(f.ErrorOf("SELECT twice('x')") ==
+          "Argument 1 of the function is TEXT, which it does not take.: SQLITE_ERROR");
+  REQUIRE(
+      f.ErrorOf("SELECT twice(1, 2)").starts_with("wrong number of arguments to function twice()"));
+  const auto refused = [&](std::string_view name) {
+    return f.sql.TryCreateFunction(name, [] { return 1; }, {}).code() ==
+           StatusCode::kInvalidArgument;
+  };
+  REQUIRE(refused("count"));
+  REQUIRE(refused("_cf_x"));
+  REQUIRE(refused("sqlite_version"));
+  REQUIRE(refused("a b"));
+  REQUIRE(refused(""));
+}
+
+TEST_CASE("the same buffer may hold another query", "[durable][sql]") {
+  Fixture f;
+  char query[] = "SELECT 1";
+  REQUIRE(f.sql.Exec<int64_t>(query).Value() == 1);
+  query[7] = '2';
+  REQUIRE(f.sql.Exec<int64_t>(query).Value() == 2);
+  query[7] = '1';
+  REQUIRE(f.sql.Exec<int64_t>(query).Value() == 1);
+}
+
+TEST_CASE("a table that changes under a cached statement is read as it is", "[durable][sql]") {
+  Fixture f;
+  f.sql.Exec("CREATE TABLE t (x)");
+  f.sql.Exec("INSERT INTO t VALUES (1)");
+  REQUIRE(f.sql.Exec("SELECT * FROM t").One().size() == 1);
+  f.sql.Exec("ALTER TABLE t ADD COLUMN y DEFAULT 2");
+  REQUIRE(f.sql.Exec("SELECT * FROM t").One().size() == 2);
+}

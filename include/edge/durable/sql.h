@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "edge/base/bytes.h"
+#include "edge/base/callback.h"
 #include "edge/base/status.h"
 
 namespace edge::durable {
@@ -52,6 +53,8 @@ struct Cell {
   double real = 0;
   const void* data = nullptr;
   size_t size = 0;
+  const char* name = nullptr;  // of a named parameter
+  uint32_t name_size = 0;
 
   std::string_view text() const { return {static_cast<const char*>(data), size}; }
   ByteView bytes() const { return {static_cast<const std::byte*>(data), size}; }
@@ -170,13 +173,90 @@ bool FromCell(const Cell& cell, T* out) {
 
 }  // namespace internal
 
-// What Rows and Cursor share. Move-only; keep none beyond the object's life (one that is
-// kept fails with FailedPrecondition). Single-threaded.
+// A parameter by its name: sql().Exec("... WHERE seat = :seat", Named("seat", seat)). With or
+// without the ':', '@' or '$'. Either all parameters of a call are named or none. Borrows both.
+template <typename T>
+struct NamedParameter {
+  std::string_view name;
+  const T& value;
+};
+template <typename T>
+NamedParameter<T> Named(std::string_view name, const T& value) {
+  return {name, value};
+}
+
+namespace internal {
+
+// Converts a parameter, named or not.
+template <typename T>
+Cell ToParameter(const T& value) {
+  return ToCell(value);
+}
+template <typename T>
+Cell ToParameter(const NamedParameter<T>& parameter) {
+  Cell cell = ToCell(parameter.value);
+  cell.name = parameter.name.data();
+  cell.name_size = static_cast<uint32_t>(parameter.name.size());
+  return cell;
+}
+
+// An application's SQL function, its types forgotten.
+using SqlFunction = Callback<Status(std::span<const Cell> args, SqlValue* result)>;
+Status FunctionArgumentError(size_t index, const Cell& cell);
+
+template <typename Signature>
+struct FunctionShape;
+template <typename C, typename R, typename... A>
+struct FunctionShape<R (C::*)(A...)> {
+  static constexpr int kCount = static_cast<int>(sizeof...(A));
+  template <typename F>
+  static Status Call(F& function, std::span<const Cell> args, SqlValue* result) {
+    return CallWith(function, args, result, std::index_sequence_for<A...>());
+  }
+
+ private:
+  template <typename F, size_t... I>
+  static Status CallWith(F& function, std::span<const Cell> args, SqlValue* result,
+                         std::index_sequence<I...>) {
+    std::tuple<std::remove_cvref_t<A>...> values;
+    size_t failed = SIZE_MAX;
+    (void)((FromCell(args[I], &std::get<I>(values)) || ((failed = I), false)) && ...);
+    if (failed != SIZE_MAX) return FunctionArgumentError(failed, args[failed]);
+    if constexpr (std::is_void_v<R>) {
+      function(std::get<I>(values)...);
+      return OkStatus();
+    } else {
+      return Store(function(std::get<I>(values)...), result);
+    }
+  }
+  template <typename T>
+  static Status Store(T&& value, SqlValue* result) {
+    using V = std::remove_cvref_t<T>;
+    if constexpr (std::is_same_v<V, Status>) {
+      return value;
+    } else if constexpr (requires { value.status(); }) {
+      EDGE_RETURN_IF_ERROR(value.status());
+      return Store(*std::forward<T>(value), result);
+    } else {
+      FromCell(ToCell(value), result);
+      return OkStatus();
+    }
+  }
+};
+template <typename C, typename R, typename... A>
+struct FunctionShape<R (C::*)(A...) const> : FunctionShape<R (C::*)(A...)> {};
+
+}  // namespace internal
+
+// What Rows and Cursor share, whatever their rows are. Move-only; keep none beyond the
+// object's life (one that is kept fails with FailedPrecondition). Single-threaded.
 class CursorBase {
  public:
   CursorBase(CursorBase&& other) noexcept : statement_(std::exchange(other.statement_, nullptr)) {}
   CursorBase& operator=(CursorBase&& other) noexcept;
-  ~CursorBase() { Release(); }
+  ~CursorBase() {
+    if (statement_ != nullptr) Release(statement_);
+  }
 
   // At any time, also after the last row. Empty for statements without columns.
   std::vector<std::string> column_names() const;
@@ -189,116 +269,195 @@ class CursorBase {
   uint64_t rows_written() const;
 
  protected:
+  // One code instead of a Status for each row: most rows are fine.
+  enum class Pull : uint8_t { kRow, kEnd, kError };
+
   explicit CursorBase(internal::Statement* statement) : statement_(statement) {}
-  bool has_row() const;  // Is there a row that was not handed out yet?
-  Status Advance();      // fetches the next row, if any
-  void Finish();         // ends early; no more rows
+  // The next row, its first `count` columns in `cells`, which are valid until the call after.
+  Pull NextCells(internal::Cell* cells, int count);
+  void Finish();  // ends early; no more rows
   int column_count() const;
-  internal::Cell column(int index) const;  // of the row at hand
-  Status Mismatch(int index, std::string_view wanted) const;
-  static Status NoResult();
-  static Status ManyResults();
+  Pull Fail(Status error);  // kError, and the error
+  Pull FailMismatch(int index, const internal::Cell& cell, std::string_view wanted);
+  Pull FailNoResult();
+  Pull FailManyResults();
+  Status TakeError();  // after kError
+  [[noreturn]] void ThrowError();
 
  private:
-  void Release() noexcept;
+  static void Release(internal::Statement* statement) noexcept;
   internal::Statement* statement_;  // leased from the engine until we are destroyed
 };
 
-// Rows as tuples of `Ts`, fetched one by one. Range-for, Next(), First(), One() and ToArray()
-// share one position.
-template <typename... Ts>
-class Rows : public CursorBase {
- public:
-  using Row = std::tuple<Ts...>;
+namespace internal {
 
-  // Handing out `Row&`: each row replaces the one before.
+// The ways to take rows, for a Derived that knows how to fetch one into a RowType. Range-for,
+// Next(), First(), One() and ToArray() share one position.
+template <typename Derived, typename RowType>
+class RowRange : public CursorBase {
+ public:
+  // Hands out `RowType&`: each row replaces the one before.
   class Iterator {
    public:
-    using value_type = Row;
+    using value_type = RowType;
     using difference_type = std::ptrdiff_t;
-    explicit Iterator(Rows* rows) : rows_(rows) {}
-    Row& operator*() const { return *rows_->row_; }
-    Row* operator->() const { return &*rows_->row_; }
+    explicit Iterator(RowRange* rows) : rows_(rows) {}
+    RowType& operator*() const { return rows_->row_; }
+    RowType* operator->() const { return &rows_->row_; }
     Iterator& operator++() {
-      rows_->row_ = rows_->Next();
+      rows_->StepRange();
       return *this;
     }
     void operator++(int) { ++*this; }
-    bool operator==(std::default_sentinel_t) const { return !rows_->row_.has_value(); }
+    bool operator==(std::default_sentinel_t) const { return !rows_->has_row_; }
 
    private:
-    Rows* rows_;
+    RowRange* rows_;
   };
   Iterator begin() {
-    row_ = Next();
+    StepRange();
     return Iterator(this);
   }
   std::default_sentinel_t end() const { return {}; }
 
   // The next row; nothing after the last.
-  std::optional<Row> Next() { return internal::OrThrow(TryNext()); }
+  std::optional<RowType> Next() {
+    RowType row;
+    if (!OrThrowError(FetchRow(row))) return std::nullopt;
+    return row;
+  }
   // The next row, and ends the query.
-  std::optional<Row> First() { return internal::OrThrow(TryFirst()); }
+  std::optional<RowType> First() {
+    RowType row;
+    if (!OrThrowError(PullFirst(row))) return std::nullopt;
+    return row;
+  }
   // The only row. No row, or a second one: InvalidArgument.
-  Row One() { return internal::OrThrow(TryOne()); }
+  RowType One() {
+    RowType row;
+    OrThrowError(PullOne(row));
+    return row;
+  }
+  // All rows not yet handed out.
+  std::vector<RowType> ToArray() {
+    std::vector<RowType> rows;
+    OrThrowError(PullAll(rows));
+    return rows;
+  }
+
+  StatusOr<std::optional<RowType>> TryNext() {
+    RowType row;
+    return Answer(FetchRow(row), row);
+  }
+  StatusOr<std::optional<RowType>> TryFirst() {
+    RowType row;
+    return Answer(PullFirst(row), row);
+  }
+  StatusOr<RowType> TryOne() {
+    RowType row;
+    if (PullOne(row) == Pull::kError) return TakeError();
+    return row;
+  }
+  StatusOr<std::vector<RowType>> TryToArray() {
+    std::vector<RowType> rows;
+    if (PullAll(rows) == Pull::kError) return TakeError();
+    return rows;
+  }
+
+ protected:
+  using CursorBase::CursorBase;
+
+ private:
+  Pull FetchRow(RowType& row) { return static_cast<Derived*>(this)->Fetch(row); }
+  Pull PullFirst(RowType& row) {
+    static_assert(!Derived::kRowBorrows, "views end with the row: ask for owned types");
+    const Pull pull = FetchRow(row);
+    Finish();
+    return pull;
+  }
+  Pull PullOne(RowType& row) {
+    static_assert(!Derived::kRowBorrows, "views end with the row: ask for owned types");
+    if (const Pull pull = FetchRow(row); pull != Pull::kRow) [[unlikely]] {
+      return pull == Pull::kEnd ? FailNoResult() : pull;
+    }
+    const Pull second = NextCells(nullptr, 0);
+    if (second == Pull::kEnd) [[likely]]
+      return Pull::kRow;
+    return second == Pull::kRow ? FailManyResults() : second;
+  }
+  Pull PullAll(std::vector<RowType>& rows) {
+    static_assert(!Derived::kRowBorrows, "views end with the row: ask for owned types");
+    for (;;) {
+      RowType row;
+      if (const Pull pull = FetchRow(row); pull != Pull::kRow) return pull;
+      rows.push_back(std::move(row));
+    }
+  }
+  bool OrThrowError(Pull pull) {
+    if (pull == Pull::kError) [[unlikely]]
+      ThrowError();
+    return pull == Pull::kRow;
+  }
+  StatusOr<std::optional<RowType>> Answer(Pull pull, RowType& row) {
+    if (pull == Pull::kError) return TakeError();
+    if (pull == Pull::kEnd) return std::optional<RowType>();
+    return std::optional<RowType>(std::move(row));
+  }
+  void StepRange() {
+    has_row_ = false;  // should it throw
+    has_row_ = OrThrowError(FetchRow(row_));
+  }
+
+  RowType row_{};  // of the range-for
+  bool has_row_ = false;
+};
+
+}  // namespace internal
+
+// Rows as tuples of `Ts`, fetched one by one.
+template <typename... Ts>
+class Rows : public internal::RowRange<Rows<Ts...>, std::tuple<Ts...>> {
+  using Base = internal::RowRange<Rows<Ts...>, std::tuple<Ts...>>;
+  using typename Base::Pull;
+
+ public:
+  using Row = std::tuple<Ts...>;
+
   // The one column of the only row.
   auto Value() {
     static_assert(sizeof...(Ts) == 1, "Value() is for queries of one column");
-    return std::get<0>(One());
+    return std::get<0>(this->One());
   }
-  // All rows not yet handed out.
-  std::vector<Row> ToArray() { return internal::OrThrow(TryToArray()); }
-
-  StatusOr<std::optional<Row>> TryNext() {
-    if (started_) {
-      EDGE_RETURN_IF_ERROR(Advance());
-    }
-    started_ = true;
-    if (!has_row()) return std::optional<Row>();
-    Row row;
-    EDGE_RETURN_IF_ERROR(Read(row, std::index_sequence_for<Ts...>()));
-    return std::optional<Row>(std::move(row));
-  }
-  StatusOr<std::optional<Row>> TryFirst() {
-    static_assert(!internal::kBorrows<Ts...>, "views end with the row: ask for owned types");
-    auto row = TryNext();
-    Finish();
-    return row;
-  }
-  StatusOr<Row> TryOne() {
-    static_assert(!internal::kBorrows<Ts...>, "views end with the row: ask for owned types");
-    EDGE_ASSIGN_OR_RETURN(std::optional<Row> row, TryNext());
-    if (!row) return NoResult();
-    EDGE_RETURN_IF_ERROR(Advance());
-    if (!has_row()) return *std::move(row);
-    Finish();
-    return ManyResults();
-  }
-  StatusOr<std::vector<Row>> TryToArray() {
-    static_assert(!internal::kBorrows<Ts...>, "views end with the row: ask for owned types");
-    std::vector<Row> rows;
-    for (;;) {
-      EDGE_ASSIGN_OR_RETURN(std::optional<Row> row, TryNext());
-      if (!row) return rows;
-      rows.push_back(*std::move(row));
-    }
+  StatusOr<std::tuple_element_t<0, Row>> TryValue() {
+    static_assert(sizeof...(Ts) == 1, "TryValue() is for queries of one column");
+    EDGE_ASSIGN_OR_RETURN(Row row, this->TryOne());
+    return std::get<0>(std::move(row));
   }
 
  private:
   friend class Sql;
-  explicit Rows(internal::Statement* statement) : CursorBase(statement) {}
+  friend Base;
+  static constexpr bool kRowBorrows = internal::kBorrows<Ts...>;
+  explicit Rows(internal::Statement* statement) : Base(statement) {}
 
-  // Not inline: g++ 12 would warn of a string in an empty std::optional.
+  Pull Fetch(Row& row) {
+    internal::Cell cells[sizeof...(Ts)];
+    const Pull pull = this->NextCells(cells, static_cast<int>(sizeof...(Ts)));
+    if (pull != Pull::kRow) return pull;
+    const int failed = Read(row, cells, std::index_sequence_for<Ts...>());
+    if (failed < 0) [[likely]]
+      return pull;
+    static constexpr std::string_view kWanted[] = {TypeName<Ts>()...};
+    return this->FailMismatch(failed, cells[failed], kWanted[failed]);
+  }
+  // The index of the column that does not fit, or -1.
   template <size_t... I>
-  [[gnu::noinline]] Status Read(Row& row, std::index_sequence<I...>) {
+  static int Read(Row& row, const internal::Cell* cells, std::index_sequence<I...>) {
     int failed = -1;
-    (void)((internal::FromCell(column(static_cast<int>(I)), &std::get<I>(row)) ||
+    (void)((internal::FromCell(cells[I], &std::get<I>(row)) ||
             ((failed = static_cast<int>(I)), false)) &&
            ...);
-    if (failed < 0) [[likely]]
-      return OkStatus();
-    static constexpr std::string_view kWanted[] = {TypeName<Ts>()...};
-    return Mismatch(failed, kWanted[failed]);
+    return failed;
   }
   template <typename T>
   static constexpr std::string_view TypeName() {
@@ -316,9 +475,6 @@ class Rows : public CursorBase {
       return "text or bytes";
     }
   }
-
-  std::optional<Row> row_;  // of the range-for
-  bool started_ = false;
 };
 
 // A row whose columns are known at run time. Copies share the names.
@@ -347,49 +503,23 @@ class Row {
   std::vector<SqlValue> values_;
 };
 
-// Rows whose columns are known at run time. As Rows otherwise.
-class Cursor : public CursorBase {
+// Rows whose columns are known at run time.
+class Cursor : public internal::RowRange<Cursor, Row> {
+  using Base = internal::RowRange<Cursor, Row>;
+
  public:
-  class Iterator {
-   public:
-    using value_type = Row;
-    using difference_type = std::ptrdiff_t;
-    explicit Iterator(Cursor* cursor) : cursor_(cursor) {}
-    Row& operator*() const { return *cursor_->row_; }
-    Row* operator->() const { return &*cursor_->row_; }
-    Iterator& operator++() {
-      cursor_->row_ = cursor_->Next();
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    bool operator==(std::default_sentinel_t) const { return !cursor_->row_.has_value(); }
-
-   private:
-    Cursor* cursor_;
-  };
-  Iterator begin() {
-    row_ = Next();
-    return Iterator(this);
-  }
-  std::default_sentinel_t end() const { return {}; }
-
-  std::optional<Row> Next() { return internal::OrThrow(TryNext()); }
-  std::optional<Row> First() { return internal::OrThrow(TryFirst()); }
-  Row One() { return internal::OrThrow(TryOne()); }
-  std::vector<Row> ToArray() { return internal::OrThrow(TryToArray()); }
-
-  StatusOr<std::optional<Row>> TryNext();
-  StatusOr<std::optional<Row>> TryFirst();
-  StatusOr<Row> TryOne();
-  StatusOr<std::vector<Row>> TryToArray();
+  // The next row as bare values; nothing after the last. Cheaper than a Row: no names.
+  std::optional<std::vector<SqlValue>> Raw();
 
  private:
   friend class Sql;
-  explicit Cursor(internal::Statement* statement) : CursorBase(statement) {}
+  friend Base;
+  static constexpr bool kRowBorrows = false;
+  explicit Cursor(internal::Statement* statement) : Base(statement) {}
+  Pull Fetch(Row& row);
+  Pull FetchValues(std::vector<SqlValue>& values);
 
-  std::optional<Row> row_;  // of the range-for
   std::shared_ptr<const std::vector<std::string>> names_;
-  bool started_ = false;
 };
 
 // The SQL of one object. Single-threaded: the object's loop.
@@ -399,32 +529,75 @@ class Sql {
   Sql(const Sql&) = delete;
   Sql& operator=(const Sql&) = delete;
 
-  // Compiles `query`, or takes it from the cache, binds `args` to its '?' and runs it to its
-  // first row; statements that return no rows run to their end. Exec<Ts...> yields
+  // Compiles `query`, or takes it from the cache, binds `args` to its parameters and runs it
+  // to its first row; statements that return no rows run to their end. Exec<Ts...> yields
   // Rows<Ts...>, plain Exec a Cursor. `query` may hold several statements: they run in order,
-  // only the last may have parameters, and its rows are the result. About 0.4 us for a
+  // only the last may have parameters, and its rows are the result. About 0.3 us for a
   // cached one-row select.
   template <typename... Ts, typename... Args>
   auto Exec(std::string_view query, const Args&... args) {
-    return internal::OrThrow(TryExec<Ts...>(query, args...));
+    const internal::Cell cells[sizeof...(Args) + 1] = {internal::ToParameter(args)...};
+    return ResultOf<Ts...>(StartOrThrow(query, cells, sizeof...(Args), sizeof...(Ts)));
   }
   template <typename... Ts, typename... Args>
   auto TryExec(std::string_view query, const Args&... args)
       -> StatusOr<std::conditional_t<sizeof...(Ts) == 0, Cursor, Rows<Ts...>>> {
-    using Result = std::conditional_t<sizeof...(Ts) == 0, Cursor, Rows<Ts...>>;
-    const internal::Cell cells[sizeof...(Args) + 1] = {internal::ToCell(args)...};
+    const internal::Cell cells[sizeof...(Args) + 1] = {internal::ToParameter(args)...};
     EDGE_ASSIGN_OR_RETURN(internal::Statement * statement,
                           Start(query, {cells, sizeof...(Args)}, static_cast<int>(sizeof...(Ts))));
-    return Result(statement);
+    return ResultOf<Ts...>(statement);
+  }
+  // With parameters that are known at run time only.
+  Cursor ExecValues(std::string_view query, std::span<const SqlValue> args) {
+    return internal::OrThrow(TryExecValues(query, args));
+  }
+  StatusOr<Cursor> TryExecValues(std::string_view query, std::span<const SqlValue> args);
+
+  // Makes `function` callable from this object's SQL under `name`, until the object ends: make
+  // it in the constructor. Parameters and result are of the types that columns can have, or a
+  // Status or StatusOr of them; an exception or a Status that is not OK fails the statement
+  // with its message. `name`: 1 to 64 of [A-Za-z0-9_], none of SQLite's own; InvalidArgument
+  // otherwise. Deterministic functions may be used in indexes.
+  struct FunctionOptions {
+    bool deterministic = false;
+  };
+  template <typename F>
+  void CreateFunction(std::string_view name, F function, FunctionOptions options) {
+    internal::OrThrow(TryCreateFunction(name, std::move(function), options));
+  }
+  template <typename F>
+  void CreateFunction(std::string_view name, F function) {
+    CreateFunction(name, std::move(function), {});
+  }
+  template <typename F>
+  Status TryCreateFunction(std::string_view name, F function, FunctionOptions options) {
+    using Shape = internal::FunctionShape<decltype(&F::operator())>;
+    return AddFunction(name, Shape::kCount, options,
+                       [function = std::move(function)](std::span<const internal::Cell> args,
+                                                        SqlValue* result) mutable {
+                         return Shape::Call(function, args, result);
+                       });
   }
 
   // Bytes of the database: its pages without the free ones.
   int64_t database_bytes();
 
  private:
+  template <typename... Ts>
+  static auto ResultOf(internal::Statement* statement) {
+    if constexpr (sizeof...(Ts) == 0) {
+      return Cursor(statement);
+    } else {
+      return Rows<Ts...>(statement);
+    }
+  }
   // `columns`: how many the caller reads; 0: any.
   StatusOr<internal::Statement*> Start(std::string_view query, std::span<const internal::Cell> args,
                                        int columns);
+  internal::Statement* StartOrThrow(std::string_view query, const internal::Cell* args,
+                                    size_t arg_count, size_t columns);
+  Status AddFunction(std::string_view name, int arg_count, FunctionOptions options,
+                     internal::SqlFunction function);
   internal::SqlEngine* engine_;
 };
 
