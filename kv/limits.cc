@@ -1,5 +1,6 @@
 #include "kv/limits.h"
 
+#include <algorithm>
 #include <bitset>
 #include <limits>
 #include <memory>
@@ -26,6 +27,8 @@ bool IsHex(char c) {
 class JsonScanner {
  public:
   explicit JsonScanner(std::string_view text) : text_(text) {}
+
+  size_t at() const { return at_; }
 
   bool ScanAll() {
     size_t depth = 0;
@@ -169,9 +172,41 @@ bool IsUtf8(std::string_view text) {
   return true;
 }
 
-bool IsJson(std::string_view text) {
-  if (text.size() > 65536 || !IsUtf8(text)) return false;
-  return std::make_unique<JsonScanner>(text)->ScanAll();
+bool IsJson(std::string_view text, size_t* position) {
+  const auto scanner = std::make_unique<JsonScanner>(text);
+  if (IsUtf8(text) && scanner->ScanAll()) return true;
+  if (position != nullptr) *position = std::min(scanner->at(), text.size());
+  return false;
+}
+
+Status CheckJson(std::string_view value) {
+  size_t position = 0;
+  if (IsJson(value, &position)) return OkStatus();
+  if (position == value.size()) return InvalidArgument("Unexpected end of JSON input");
+  return InvalidArgument("Unexpected token in JSON at position {}", position);
+}
+
+Status CheckBulkJson(std::string_view value) {
+  if (IsJson(value)) return OkStatus();
+  return InvalidArgument(
+      "KV GET_BULK failed: 400 At least one of the requested keys corresponds to a non-json value");
+}
+
+Status CheckBulkType(ValueType type) {
+  if (type == ValueType::kText || type == ValueType::kJson) return OkStatus();
+  return InvalidArgument(
+      "KV GET_BULK failed: 400 \"{}\" is not a valid type. Use \"json\" or \"text\"",
+      type == ValueType::kBytes ? "arrayBuffer" : "stream");
+}
+
+StatusOr<ValueType> ValueTypeNamed(std::string_view name) {
+  if (name == "text") return ValueType::kText;
+  if (name == "json") return ValueType::kJson;
+  if (name == "arrayBuffer") return ValueType::kBytes;
+  if (name == "stream") return ValueType::kStream;
+  return InvalidArgument(
+      "Unknown response type. Possible types are \"text\", \"arrayBuffer\", \"json\", and "
+      "\"stream\".");
 }
 
 Status CheckKey(std::string_view operation, std::string_view key) {

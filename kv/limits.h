@@ -38,7 +38,11 @@ StatusOr<int64_t> CheckExpiration(const PutOptions& options, int64_t now_s);
 bool IsUtf8(std::string_view text);
 
 // One JSON value (RFC 8259), nothing else but white space around it. Needs a bit for each
-// open bracket and no recursion: texts longer than 64 KiB are refused.
-bool IsJson(std::string_view text);
+// open bracket, up to 65,536, and no recursion. On failure `*position` is where it stopped.
+bool IsJson(std::string_view text, size_t* position = nullptr);
+
+Status CheckJson(std::string_view value);
+Status CheckBulkJson(std::string_view value);  // worded by the service
+Status CheckBulkType(ValueType type);
 
 }  // namespace edge::kv

@@ -2,32 +2,48 @@
 // against. std::string compares as unsigned bytes, which is the list order.
 #include "edge/kv/memory_origin.h"
 
+#include <algorithm>
+
 namespace edge::kv {
 
 StatusOr<std::optional<Entry>> MemoryOrigin::Get(std::string_view key) {
   MutexLock lock(&mutex_);
   const auto it = entries_.find(key);
-  if (it == entries_.end()) return std::nullopt;
+  if (it == entries_.end() || it->second.deleted) return std::nullopt;
   return std::optional<Entry>(it->second);
 }
 
-Status MemoryOrigin::Put(std::string_view key, const EntryView& entry) {
-  Entry owned{std::string(entry.value), std::string(entry.metadata), entry.expiration_s};
-  MutexLock lock(&mutex_);
-  const auto [it, is_new] = entries_.try_emplace(std::string(key));
-  if (!is_new) expiring_.erase({it->second.expiration_s, it->first});
-  it->second = std::move(owned);
-  if (it->second.expiration_s != 0) expiring_.emplace(it->second.expiration_s, it->first);
-  return OkStatus();
+StatusOr<Version> MemoryOrigin::Write(std::string_view key, Held held) {
+  const Version version = held.version;
+  {
+    MutexLock lock(&mutex_);
+    const auto [it, is_new] = entries_.try_emplace(std::string(key));
+    Held& at = it->second;
+    if (!is_new) {
+      if (version != 0 && at.version >= version) return std::max(at.version, version + 1);
+      expiring_.erase({at.expiration_s, it->first});
+      if (at.deleted) --deleted_;
+    }
+    at = std::move(held);
+    if (at.deleted) ++deleted_;
+    if (at.expiration_s != 0) expiring_.emplace(at.expiration_s, it->first);
+    if (at.deleted && version == 0) Remove(it);
+  }
+  watchers_.Notify(key, version);
+  return version;
 }
 
-Status MemoryOrigin::Delete(std::string_view key) {
-  MutexLock lock(&mutex_);
-  if (const auto it = entries_.find(key); it != entries_.end()) Remove(it);
-  return OkStatus();
+StatusOr<Version> MemoryOrigin::Put(std::string_view key, const EntryView& entry) {
+  return Write(key, {{std::string(entry.value), std::string(entry.metadata), entry.expiration_s,
+                      entry.version}});
+}
+
+StatusOr<Version> MemoryOrigin::Delete(std::string_view key, Version version) {
+  return Write(key, {{"", "", ForgetDeletionAt(version), version}, /*deleted=*/true});
 }
 
 void MemoryOrigin::Remove(Entries::iterator it) {
+  if (it->second.deleted) --deleted_;
   expiring_.erase({it->second.expiration_s, it->first});
   entries_.erase(it);
 }
@@ -38,7 +54,8 @@ StatusOr<OriginListPage> MemoryOrigin::List(const OriginListQuery& query) {
   auto it = entries_.lower_bound(query.prefix);
   if (query.after && *query.after >= query.prefix) it = entries_.upper_bound(*query.after);
   for (; it != entries_.end() && it->first.starts_with(query.prefix); ++it) {
-    const Entry& entry = it->second;
+    const Held& entry = it->second;
+    if (entry.deleted) continue;
     if (entry.expiration_s != 0 && entry.expiration_s <= query.now_s) continue;
     if (page.keys.size() == query.count_max) {
       page.complete = false;
@@ -60,9 +77,13 @@ StatusOr<size_t> MemoryOrigin::RemoveExpired(int64_t now_s, size_t count_max) {
   return removed;
 }
 
+StatusOr<std::unique_ptr<Subscription>> MemoryOrigin::Watch(OnChange on_change) {
+  return watchers_.Add(std::move(on_change));
+}
+
 size_t MemoryOrigin::size() const {
   MutexLock lock(&mutex_);
-  return entries_.size();
+  return entries_.size() - deleted_;
 }
 
 }  // namespace edge::kv

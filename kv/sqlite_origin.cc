@@ -5,6 +5,7 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -14,29 +15,45 @@
 namespace edge::kv {
 namespace {
 
-// The version is in the name, so that the table can live in a database with others.
+// The version of the format is in the name, so that the table can live in a database with
+// others. A deletion that is remembered is a row without a value.
 constexpr const char* kSchema = R"(
-  CREATE TABLE IF NOT EXISTS edge_kv_1 (
+  CREATE TABLE IF NOT EXISTS edge_kv_2 (
     key BLOB PRIMARY KEY NOT NULL,
-    value BLOB NOT NULL,
+    value BLOB,
     metadata TEXT,
-    expires_s INTEGER
+    expires_s INTEGER,
+    version INTEGER NOT NULL DEFAULT 0
   ) WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS edge_kv_1_expires ON edge_kv_1 (expires_s)
+  CREATE INDEX IF NOT EXISTS edge_kv_2_expires ON edge_kv_2 (expires_s)
     WHERE expires_s IS NOT NULL;
 )";
+constexpr const char* kHasFormat1 =
+    "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'edge_kv_1'";
+constexpr const char* kFromFormat1 = R"(
+  SAVEPOINT edge_kv_2;
+  INSERT OR IGNORE INTO edge_kv_2 (key, value, metadata, expires_s)
+    SELECT key, value, metadata, expires_s FROM edge_kv_1;
+  DROP TABLE edge_kv_1;
+  RELEASE edge_kv_2;
+)";
 
-enum Query : size_t { kGet, kPut, kDelete, kList, kExpire, kQueryCount };
+enum Query : size_t { kGet, kPut, kDelete, kVersion, kList, kExpire, kQueryCount };
 constexpr std::array<const char*, kQueryCount> kQueries = {
-    "SELECT value, metadata, expires_s FROM edge_kv_1 WHERE key = ?1",
-    "INSERT INTO edge_kv_1 (key, value, metadata, expires_s) VALUES (?1, ?2, ?3, ?4) "
-    "ON CONFLICT (key) DO UPDATE SET value = ?2, metadata = ?3, expires_s = ?4",
-    "DELETE FROM edge_kv_1 WHERE key = ?1",
+    "SELECT value, metadata, expires_s, version FROM edge_kv_2 "
+    "WHERE key = ?1 AND value IS NOT NULL",
+    // A write with a version loses against one that is as great or greater.
+    "INSERT INTO edge_kv_2 (key, value, metadata, expires_s, version) VALUES (?1, ?2, ?3, ?4, ?5) "
+    "ON CONFLICT (key) DO UPDATE SET value = ?2, metadata = ?3, expires_s = ?4, version = ?5 "
+    "WHERE ?5 = 0 OR version < ?5",
+    // Without a version nothing is remembered.
+    "DELETE FROM edge_kv_2 WHERE key = ?1",
+    "SELECT version FROM edge_kv_2 WHERE key = ?1",
     // ?1 is the last key of the page before or the prefix itself; ?3 past all with the prefix.
-    "SELECT key, metadata, expires_s FROM edge_kv_1 WHERE key >= ?1 AND key IS NOT ?2 "
+    "SELECT key, metadata, expires_s FROM edge_kv_2 WHERE key >= ?1 AND key IS NOT ?2 "
     "AND (?3 IS NULL OR key < ?3) AND (expires_s IS NULL OR expires_s > ?4) "
-    "ORDER BY key LIMIT ?5",
-    "DELETE FROM edge_kv_1 WHERE key IN (SELECT key FROM edge_kv_1 "
+    "AND value IS NOT NULL ORDER BY key LIMIT ?5",
+    "DELETE FROM edge_kv_2 WHERE key IN (SELECT key FROM edge_kv_2 "
     "WHERE expires_s IS NOT NULL AND expires_s <= ?1 ORDER BY expires_s LIMIT ?2)",
 };
 
@@ -124,6 +141,16 @@ class Implementation final : public SqliteOrigin {
   Status Prepare() {
     MutexLock lock(&mutex_);
     EDGE_RETURN_IF_ERROR(Run(database_, kSchema));
+    bool has_format_1 = false;
+    const int found = sqlite3_exec(
+        database_, kHasFormat1,
+        [](void* at, int, char**, char**) {
+          *static_cast<bool*>(at) = true;
+          return 0;
+        },
+        &has_format_1, nullptr);
+    if (found != SQLITE_OK) return SqliteError(database_, found, "preparing the database");
+    if (has_format_1) EDGE_RETURN_IF_ERROR(Run(database_, kFromFormat1));
     for (size_t q = 0; q < kQueryCount; ++q) {
       const int code = sqlite3_prepare_v3(database_, kQueries[q], -1, SQLITE_PREPARE_PERSISTENT,
                                           &statements_[q], nullptr);
@@ -149,23 +176,16 @@ class Implementation final : public SqliteOrigin {
     return entries;
   }
 
-  Status Put(std::string_view key, const EntryView& entry) override {
-    return Commit("put", [&](Status* status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      Use put(statements_[kPut]);
-      put.Blob(1, key);
-      put.Blob(2, entry.value);
-      if (!entry.metadata.empty()) put.Text(3, entry.metadata);
-      if (entry.expiration_s != 0) put.Int(4, entry.expiration_s);
-      *status = Finish(put.Step(), "put");
-    });
+  StatusOr<Version> Put(std::string_view key, const EntryView& entry) override {
+    return Write(key, &entry, entry.expiration_s, entry.version);
   }
 
-  Status Delete(std::string_view key) override {
-    return Commit("delete", [&](Status* status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      Use remove(statements_[kDelete]);
-      remove.Blob(1, key);
-      *status = Finish(remove.Step(), "delete");
-    });
+  StatusOr<Version> Delete(std::string_view key, Version version) override {
+    return Write(key, nullptr, ForgetDeletionAt(version), version);
+  }
+
+  StatusOr<std::unique_ptr<Subscription>> Watch(OnChange on_change) override {
+    return watchers_.Add(std::move(on_change));
   }
 
   StatusOr<OriginListPage> List(const OriginListQuery& query) override {
@@ -220,14 +240,47 @@ class Implementation final : public SqliteOrigin {
     get.Blob(1, key);
     const int code = get.Step();
     if (code == SQLITE_ROW) {
-      return std::optional<Entry>(Entry{get.BlobAt(0), get.BlobAt(1), get.IntAt(2)});
+      return std::optional<Entry>(
+          Entry{get.BlobAt(0), get.BlobAt(1), get.IntAt(2), static_cast<Version>(get.IntAt(3))});
     }
     EDGE_RETURN_IF_ERROR(Finish(code, "get"));
     return std::nullopt;
   }
 
-  template <typename Write>
-  Status Commit(std::string_view what, Write write) {
+  StatusOr<Version> Write(std::string_view key, const EntryView* entry, int64_t expires_s,
+                          Version version) {
+    const std::string_view what = entry != nullptr ? "put" : "delete";
+    Version holds = version;
+    EDGE_RETURN_IF_ERROR(Commit(what, [&](Status* status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (entry == nullptr && version == 0) {
+        Use remove(statements_[kDelete]);
+        remove.Blob(1, key);
+        *status = Finish(remove.Step(), what);
+      } else {
+        Use put(statements_[kPut]);
+        put.Blob(1, key);
+        if (entry != nullptr) put.Blob(2, entry->value);
+        if (entry != nullptr && !entry->metadata.empty()) put.Text(3, entry->metadata);
+        if (expires_s != 0) put.Int(4, expires_s);
+        put.Int(5, static_cast<int64_t>(version));
+        *status = Finish(put.Step(), what);
+      }
+      if (!status->ok() || version == 0 || sqlite3_changes(database_) > 0) return;
+      Use held(statements_[kVersion]);
+      held.Blob(1, key);
+      const int code = held.Step();
+      if (code == SQLITE_ROW) {
+        holds = std::max(static_cast<Version>(held.IntAt(0)), version + 1);
+      } else {
+        *status = Finish(code, what);
+      }
+    }));
+    if (holds <= version) watchers_.Notify(key, version);
+    return holds;
+  }
+
+  template <typename Change>
+  Status Commit(std::string_view what, Change write) {
     // Owners: this call, and the hook until it has answered.
     std::shared_ptr<Wait> wait;
     {
@@ -250,6 +303,7 @@ class Implementation final : public SqliteOrigin {
   }
 
   SqliteOriginOptions options_;
+  Watchers watchers_;
   Mutex mutex_;
   sqlite3* database_ ABSL_PT_GUARDED_BY(mutex_);
   const bool owned_;

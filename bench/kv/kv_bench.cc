@@ -127,10 +127,14 @@ class TableOrigin final : public edge::kv::Origin {
   edge::StatusOr<std::optional<edge::kv::Entry>> Get(std::string_view key) override {
     return std::optional<edge::kv::Entry>(edge::kv::Entry{Value(ToKey(key)), "", 0});
   }
-  edge::Status Put(std::string_view, const edge::kv::EntryView&) override {
-    return edge::OkStatus();
+  edge::StatusOr<edge::kv::Version> Put(std::string_view,
+                                        const edge::kv::EntryView& entry) override {
+    return entry.version;
   }
-  edge::Status Delete(std::string_view) override { return edge::OkStatus(); }
+  edge::StatusOr<edge::kv::Version> Delete(std::string_view,
+                                           edge::kv::Version version) override {
+    return version;
+  }
   edge::StatusOr<edge::kv::OriginListPage> List(const edge::kv::OriginListQuery&) override {
     return edge::kv::OriginListPage{};
   }

@@ -463,8 +463,8 @@ TEST_CASE("an origin that throws or lies does no harm", "[kv]") {
         std::span<const std::string_view>) override {
       return std::vector<std::optional<Entry>>{};
     }
-    Status Put(std::string_view, const EntryView&) override { throw 7; }
-    Status Delete(std::string_view) override { return OkStatus(); }
+    StatusOr<Version> Put(std::string_view, const EntryView&) override { throw 7; }
+    StatusOr<Version> Delete(std::string_view, Version version) override { return version; }
     StatusOr<OriginListPage> List(const OriginListQuery&) override { return OriginListPage{}; }
   };
   auto kv = Namespace::Open(std::make_shared<BadOrigin>()).value();

@@ -10,40 +10,25 @@
 #include <thread>
 
 #include "edge/base/errors.h"
+#include "tests/base/temp_directory.h"
 #include "tests/kv/support.h"
 
 using namespace edge;      // NOLINT
 using namespace edge::kv;  // NOLINT
 
-namespace {
-
-class TempFolder {
- public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "edge-kv-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const char* name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-}  // namespace
-
 TEST_CASE("the SQLite origin agrees with the one in memory", "[kv][sqlite][property]") {
   const auto seed = GENERATE(range(1u, 9u));
   CAPTURE(seed);
   std::mt19937 rng(seed);
-  const TempFolder folder;
+  const TempDirectory folder;
   // Not synced: durability is another test's.
   sqlite3* database = nullptr;
-  REQUIRE(sqlite3_open((folder / "kv.db").c_str(), &database) == SQLITE_OK);
+  REQUIRE(sqlite3_open((folder.File("kv.db")).c_str(), &database) == SQLITE_OK);
   sqlite3_exec(database, "PRAGMA synchronous = OFF", nullptr, nullptr, nullptr);
   {
     const auto sqlite = SqliteOrigin::Attach(database).value();
     MemoryOrigin memory;
+    const auto make_version = [&] { return rng() % 4 == 0 ? Version{0} : Version{rng() % 500}; };
     const auto make_key = [&] {
       std::string key;
       for (size_t i = 0, n = 1 + rng() % 3; i < n; ++i)
@@ -60,15 +45,15 @@ TEST_CASE("the SQLite origin agrees with the one in memory", "[kv][sqlite][prope
           const std::string value(rng() % 50, static_cast<char>(rng()));
           const std::string metadata = rng() % 2 == 0 ? "" : "{}";
           const auto expiration_s = static_cast<int64_t>(rng() % 3 == 0 ? 1 + rng() % 100 : 0);
-          const EntryView entry{value, metadata, expiration_s};
-          REQUIRE(sqlite->Put(key, entry).ok());
-          REQUIRE(memory.Put(key, entry).ok());
+          const EntryView entry{value, metadata, expiration_s, make_version()};
+          REQUIRE(sqlite->Put(key, entry).value() == memory.Put(key, entry).value());
           break;
         }
-        case 2:
-          REQUIRE(sqlite->Delete(key).ok());
-          REQUIRE(memory.Delete(key).ok());
+        case 2: {
+          const Version version = make_version();
+          REQUIRE(sqlite->Delete(key, version).value() == memory.Delete(key, version).value());
           break;
+        }
         case 3: {
           const auto ours = sqlite->Get(key).value();
           const auto model = memory.Get(key).value();
@@ -77,6 +62,7 @@ TEST_CASE("the SQLite origin agrees with the one in memory", "[kv][sqlite][prope
             REQUIRE(ours->value == model->value);
             REQUIRE(ours->metadata == model->metadata);
             REQUIRE(ours->expiration_s == model->expiration_s);
+            REQUIRE(ours->version == model->version);
           }
           break;
         }
@@ -109,12 +95,33 @@ TEST_CASE("the SQLite origin agrees with the one in memory", "[kv][sqlite][prope
   sqlite3_close(database);
 }
 
+TEST_CASE("a file of format 1 is taken over", "[kv][sqlite]") {
+  const TempDirectory folder;
+  sqlite3* database = nullptr;
+  REQUIRE(sqlite3_open(folder.File("kv.db").c_str(), &database) == SQLITE_OK);
+  REQUIRE(sqlite3_exec(database,
+                       "CREATE TABLE edge_kv_1 (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT "
+                       "NULL, metadata TEXT, expires_s INTEGER) WITHOUT ROWID;"
+                       "INSERT INTO edge_kv_1 VALUES (CAST('a' AS BLOB), CAST('old' AS BLOB), "
+                       "'{}', 5000)",
+                       nullptr, nullptr, nullptr) == SQLITE_OK);
+  sqlite3_close(database);
+  for (int opened = 0; opened < 2; ++opened) {
+    const auto origin = SqliteOrigin::Open(folder.File("kv.db")).value();
+    const auto entry = origin->Get("a").value();
+    REQUIRE(entry);
+    REQUIRE(entry->value == "old");
+    REQUIRE(entry->metadata == "{}");
+    REQUIRE(entry->expiration_s == 5000);
+  }
+}
+
 TEST_CASE("what was put is there when the file is opened again", "[kv][sqlite]") {
-  const TempFolder folder;
+  const TempDirectory folder;
   FakeClock clock;
   for (int opened = 0; opened < 3; ++opened) {
-    auto kv =
-        Namespace::Open(SqliteOrigin::Open(folder / "kv.db").value(), {.clock = &clock}).value();
+    auto kv = Namespace::Open(SqliteOrigin::Open(folder.File("kv.db")).value(), {.clock = &clock})
+                  .value();
     if (opened > 0) {
       const auto value = kv.GetWithMetadata("key").value();
       REQUIRE(value->value == std::string("a\0b", 3));
@@ -154,13 +161,13 @@ TEST_CASE("a put waits for the hook to say durable, and hands on its error", "[k
 }
 
 TEST_CASE("a file that is no database, or not ours to write, is one clear error", "[kv][sqlite]") {
-  const TempFolder folder;
-  const std::string path = folder / "text.db";
+  const TempDirectory folder;
+  const std::string path = folder.File("text.db");
   std::ofstream(path) << std::string(5000, 'x');
   const Status not_a_database = SqliteOrigin::Open(path).status();
   REQUIRE(not_a_database.code() == StatusCode::kDataLoss);
   REQUIRE(TextOf(not_a_database).find(path) != std::string::npos);
-  REQUIRE(SqliteOrigin::Open(folder / "no/such/folder.db").status().code() ==
+  REQUIRE(SqliteOrigin::Open(folder.File("no/such/folder.db")).status().code() ==
           StatusCode::kPermissionDenied);
   REQUIRE(SqliteOrigin::Attach(nullptr).status().code() == StatusCode::kInvalidArgument);
 }

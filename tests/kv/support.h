@@ -37,14 +37,14 @@ class ProbeOrigin final : public Origin {
     EDGE_RETURN_IF_ERROR(PassRead());
     return behind.GetMany(keys);
   }
-  Status Put(std::string_view key, const EntryView& entry) override {
+  StatusOr<Version> Put(std::string_view key, const EntryView& entry) override {
     ++puts;
     EDGE_RETURN_IF_ERROR(Failure());
     return behind.Put(key, entry);
   }
-  Status Delete(std::string_view key) override {
+  StatusOr<Version> Delete(std::string_view key, Version version) override {
     EDGE_RETURN_IF_ERROR(Failure());
-    return behind.Delete(key);
+    return behind.Delete(key, version);
   }
   StatusOr<OriginListPage> List(const OriginListQuery& query) override {
     EDGE_RETURN_IF_ERROR(Failure());
@@ -52,6 +52,12 @@ class ProbeOrigin final : public Origin {
   }
   StatusOr<size_t> RemoveExpired(int64_t now_s, size_t count_max) override {
     return behind.RemoveExpired(now_s, count_max);
+  }
+
+  // Off unless asked for: most tests are about origins that say nothing.
+  StatusOr<std::unique_ptr<Subscription>> Watch(OnChange on_change) override {
+    if (!watchable) return Origin::Watch(std::move(on_change));
+    return behind.Watch(std::move(on_change));
   }
 
   void Close() {
@@ -74,6 +80,7 @@ class ProbeOrigin final : public Origin {
   }
 
   MemoryOrigin behind;
+  std::atomic<bool> watchable{false};
   std::atomic<int> gets{0};
   std::atomic<int> get_manys{0};
   std::atomic<int> puts{0};
