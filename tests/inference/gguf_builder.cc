@@ -185,6 +185,12 @@ GgufBuilder& GgufBuilder::Tensor(std::string_view name, TensorType type, uint64_
   return *this;
 }
 
+GgufBuilder& GgufBuilder::RawTensor(std::string_view name, TensorType type, uint64_t columns,
+                                    uint64_t rows, Bytes bytes) {
+  tensors_.push_back({std::string(name), type, columns, rows, std::move(bytes)});
+  return *this;
+}
+
 void GgufBuilder::Remove(std::string_view key_or_tensor) {
   std::erase_if(values_, [&](const auto& value) { return value.first == key_or_tensor; });
   std::erase_if(tensors_, [&](const Entry& entry) { return entry.name == key_or_tensor; });

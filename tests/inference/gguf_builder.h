@@ -25,6 +25,9 @@ class GgufBuilder {
   // `values`: rows of `columns`, row-major; they are quantized to `type`.
   GgufBuilder& Tensor(std::string_view name, TensorType type, uint64_t columns, uint64_t rows,
                       const std::vector<float>& values);
+  // The same with bytes that are already in the form of `type`.
+  GgufBuilder& RawTensor(std::string_view name, TensorType type, uint64_t columns, uint64_t rows,
+                         Bytes bytes);
   void Remove(std::string_view key_or_tensor);
   Bytes Build(uint32_t version = 3) const;
 
