@@ -8,6 +8,7 @@
 
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
+#include "srs/planted.h"
 
 namespace edge::srs {
 namespace {
@@ -352,7 +353,10 @@ bool Journal::WriteStep() {
   }
   if (on_written_) on_written_(batch_.payload_bytes() + kBlockHeaderBytes);
   if (in_group && on_placed_) on_placed_(last_place_, *written);
-  for (const Mark& mark : marks_) mark.stream->OnJournalled(mark.lsn);
+  for (const Mark& mark : marks_) {
+    mark.stream->OnJournalled(mark.lsn);
+    if (Planted(Bug::kConfirmedWhenJournalled)) mark.stream->OnConfirmed(mark.lsn);
+  }
   marks_.clear();
   return true;
 }
@@ -374,7 +378,7 @@ void Journal::Run() {
 
 // --- As part of a group ---
 
-std::vector<Journal::Placed> Journal::TakeRecoveredPlaces() {
+std::vector<Journal::Placed> Journal::places() const {
   MutexLock lock(&mu_);
   return {placed_.begin(), placed_.end()};
 }
@@ -424,7 +428,7 @@ void Journal::Confirm(uint64_t index) {
 
 JournalPosition Journal::confirmed_end() const {
   MutexLock lock(&mu_);
-  return in_group_ ? confirmed_end_ : log_->end();
+  return in_group_ && !Planted(Bug::kUnconfirmedUploaded) ? confirmed_end_ : log_->end();
 }
 
 StatusOr<Bytes> Journal::ReadPayload(JournalPosition block) {
@@ -436,16 +440,6 @@ StatusOr<Bytes> Journal::ReadPayload(JournalPosition block) {
                                   })
                            .status());
   return payload;
-}
-
-uint64_t Journal::IndexBefore(JournalPosition position) {
-  MutexLock lock(&mu_);
-  uint64_t index = 0;
-  while (!placed_.empty() && placed_.front().position < position) {
-    index = placed_.front().place.index;
-    placed_.pop_front();
-  }
-  return index;
 }
 
 // --- Reading back, recycling ---
@@ -488,8 +482,19 @@ Status Journal::ReadBlock(JournalPosition block, EntryVisitor visit) {
 }
 
 void Journal::SetUploaded(JournalPosition position) {
-  MutexLock lock(&mu_);
-  uploaded_ = std::max(uploaded_, position);
+  uint64_t index = 0;
+  {
+    MutexLock lock(&mu_);
+    uploaded_ = std::max(uploaded_, position);
+    while (!placed_.empty() && placed_.front().position < position) {
+      index = placed_.front().place.index;
+      placed_.pop_front();
+    }
+  }
+  if (index != 0 && on_persisted_) on_persisted_(index);
+}
+void Journal::SetOnPersisted(Callback<void(uint64_t)> on_persisted) {
+  on_persisted_ = std::move(on_persisted);
 }
 
 void Journal::Recycle() {
@@ -506,7 +511,6 @@ void Journal::Recycle() {
         }
         newest_.erase(it);
       }
-      while (!placed_.empty() && placed_.front().position < *oldest) placed_.pop_front();
     }
     if (!log_->FreeOldest()) return;
   }

@@ -124,12 +124,12 @@ class Journal {
   void SetOnWritten(Callback<void(uint64_t bytes)> on_written);
 
   // --- As part of a group. Before the first Append ---
-  // The places of all blocks that have one, oldest first; emptied by the call.
+  // The places of all blocks that have one, oldest first.
   struct Placed {
     LogPlace place;
     JournalPosition position;
   };
-  std::vector<Placed> TakeRecoveredPlaces();
+  std::vector<Placed> places() const;
   // Writes a block made elsewhere, whose payload says its place, and hands its entries out.
   StatusOr<JournalPosition> AppendForeign(ByteView payload, RecoveryVisitor& visit);
   // From now on blocks get places after `last`. `on_block` gets each from the writer, before
@@ -143,8 +143,6 @@ class Journal {
   JournalPosition confirmed_end() const;
   // The payload of the block at `block`.
   StatusOr<Bytes> ReadPayload(JournalPosition block);
-  // The last entry whose block lies before `position`; 0 if none. Forgets those before it.
-  uint64_t IndexBefore(JournalPosition position);
 
   // The end of what is durable.
   JournalPosition end() const { return log_->end(); }
@@ -159,8 +157,9 @@ class Journal {
     return log_->BytesBetween(from, to);
   }
 
-  // Everything before is in the store.
+  // Everything before is in the store. In a group `on_persisted` gets the last entry of it.
   void SetUploaded(JournalPosition position);
+  void SetOnPersisted(Callback<void(uint64_t index)> on_persisted);
   // Frees the oldest files that are uploaded and cached.
   void Recycle();
   // Streams with records in the oldest file that are not cached, if more than `files_max`
@@ -240,6 +239,7 @@ class Journal {
   Callback<void(const LogPlace&, JournalPosition)> on_placed_;
   Callback<void(const Status&)> on_broken_;
   Callback<void(uint64_t)> on_written_;
+  Callback<void(uint64_t)> on_persisted_;  // the uploader's
   Counter* blocks_metric_ = nullptr;
   Counter* bytes_metric_ = nullptr;
   Counter* record_bytes_metric_ = nullptr;

@@ -12,8 +12,12 @@
 #include "edge/base/mutex.h"
 #include "srs/archive.h"
 #include "srs/database.h"
+#include "srs/group_tail.h"
 #include "srs/image.h"
 #include "srs/journal.h"
+#include "srs/link.h"
+#include "srs/planted.h"
+#include "srs/replicator.h"
 #include "srs/vfs.h"
 
 namespace edge::srs {
@@ -53,9 +57,26 @@ class RelayImpl final : public Relay, public DatabaseHost {
     for (const auto& core : AllCores()) EDGE_CHECK(!core->is_open());
     if (archive_ != nullptr) archive_->Stop();
     archive_.reset();
+    if (link_ != nullptr) {
+      // It calls the journal: it goes first.
+      const auto close = [this] { link_->replicator.reset(); };
+      if (executor_ != nullptr) {
+        RunOn(*loop_, close);
+      } else {
+        close();
+      }
+    }
   }
 
-  Status Start();
+  // The parts of opening. With followers the replicator takes over between the first two and
+  // sends what was adopted between the last two.
+  Status StartLocal();
+  Status StartLink();
+  void TakeOver(Callback<void(StatusOr<Adoption>)> done);
+  Status Adopt(Adoption adoption);
+  void Activate(Callback<void(Status)> done);
+  Status FinishStart();
+  Status StartBlocking();
 
   // Relay
   StatusOr<std::unique_ptr<Database>> OpenDatabase(const std::string& name) override;
@@ -69,6 +90,10 @@ class RelayImpl final : public Relay, public DatabaseHost {
   StatusOr<std::string> GetBookmarkForTime(const std::string& name, int64_t wall_ms) override;
   Status Flush() override;
   bool RunBackgroundStep() override;
+  uint64_t epoch() const override { return epoch_; }
+  Status health() const override { return journal_->status(); }
+  void OnReadable(ReadMode mode, Callback<void(Status)> done) override;
+  Status WaitReadable(ReadMode mode) override;
 
   // DatabaseHost
   FileSystem& files() override { return files_; }
@@ -89,7 +114,9 @@ class RelayImpl final : public Relay, public DatabaseHost {
     return OkStatus();
   }
   Status FlushStore() override { return Flush(); }
-  bool is_replication_loop() const override { return false; }
+  bool is_replication_loop() const override {
+    return !options_.background_threads || (loop_ != nullptr && loop_->IsCurrent());
+  }
   void RequestFlush(std::shared_ptr<DatabaseCore> core) override;
   StatusOr<State> Rebuild(DatabaseCore& core) override;
   StatusOr<uint32_t> NextEpoch(const std::string& name) override;
@@ -120,7 +147,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
   }
   StatusOr<State> Build(const std::string& name, uint32_t epoch, Lsn target,
                         const std::string& path, RestoreReport* report);
-  bool has_followers() const { return false; }
+  bool has_followers() const { return !options_.replication.followers.empty(); }
   Status NeedStore() const {
     if (archive_ != nullptr) return OkStatus();
     return FailedPrecondition("this relay has no object store");
@@ -130,6 +157,8 @@ class RelayImpl final : public Relay, public DatabaseHost {
   StatusOr<State> BuildTarget(const std::string& name, const RestoreTarget& target,
                               const std::string& path, RestoreReport* report);
   Status ReplaceBy(Image& image, const State& target, FileImage& wanted, DatabaseCore& core);
+  Status OpenJournal();
+  void NoteRecovered(const JournalEntry& entry, const JournalPosition& at);
   void RunFlusher();
   bool FlushStep();
   void FlushLaggards();
@@ -151,12 +180,54 @@ class RelayImpl final : public Relay, public DatabaseHost {
   bool stopping_ ABSL_GUARDED_BY(flush_mu_) = false;
   size_t journal_files_seen_ = 0;  // the journal writer's own
 
+  // Recovered or adopted: the newest commits by journal file. Until the start is finished.
+  struct Newest {
+    std::shared_ptr<DatabaseCore> core;
+    uint32_t epoch;
+    Lsn lsn;
+  };
+  std::map<uint64_t, std::unordered_map<std::string, Newest>> newest_;
+  bool is_first_owner_ = false;
+  uint64_t epoch_ = 0;
+
+  // What tasks posted to the loop hold: the replicator may be gone when they run.
+  struct Link {
+    std::unique_ptr<Replicator> replicator;  // the loop's
+  };
+  std::unique_ptr<Executor> executor_;  // null: the loop is the host's
+  Loop* loop_ = nullptr;
+  std::unique_ptr<Network> network_;
+  std::shared_ptr<Link> link_;  // owners: this, posted tasks
+
   std::unique_ptr<Journal> journal_;  // its writer calls the cores: goes before them
   std::unique_ptr<Archive> archive_;  // null: no store
   std::thread flusher_;
 };
 
-Status RelayImpl::Start() {
+void RelayImpl::NoteRecovered(const JournalEntry& entry, const JournalPosition& at) {
+  const std::string name(entry.name);
+  auto core = CoreOf(name);
+  core->NoteRecovered(entry, at);
+  newest_[at.file][name] = {std::move(core), entry.epoch, entry.lsn};
+}
+
+Status RelayImpl::OpenJournal() {
+  JournalOptions journal{&files_,
+                         &clock_,
+                         &random_,
+                         Folder("journal"),
+                         options_.journal_file_bytes,
+                         options_.background_threads,
+                         options_.metrics};
+  EDGE_ASSIGN_OR_RETURN(journal_, Journal::Open(journal, [this](const JournalEntry& entry,
+                                                                const JournalPosition& at) {
+                          NoteRecovered(entry, at);
+                          return OkStatus();
+                        }));
+  return OkStatus();
+}
+
+Status RelayImpl::StartLocal() {
   if (options_.directory.empty()) return InvalidArgument("RelayOptions::directory is empty");
   if (options_.journal_file_bytes < (64 << 10) || options_.journal_file_bytes > (1ull << 40)) {
     return InvalidArgument("RelayOptions::journal_file_bytes is {}: 64 KiB to 1 TiB allowed",
@@ -170,32 +241,17 @@ Status RelayImpl::Start() {
   for (const DirectoryEntry& entry : leftovers) {
     EDGE_RETURN_IF_ERROR(files_.Remove(Folder("tmp/" + entry.name)));
   }
-  struct Newest {
-    std::shared_ptr<DatabaseCore> core;
-    uint32_t epoch;
-    Lsn lsn;
-  };
-  std::map<uint64_t, std::unordered_map<std::string, Newest>> newest;  // by journal file
-  JournalOptions journal{&files_,
-                         &clock_,
-                         &random_,
-                         Folder("journal"),
-                         options_.journal_file_bytes,
-                         options_.background_threads,
-                         options_.metrics};
-  EDGE_ASSIGN_OR_RETURN(
-      journal_, Journal::Open(journal, [&](const JournalEntry& entry, const JournalPosition& at) {
-        const std::string name(entry.name);
-        auto core = CoreOf(name);
-        core->NoteRecovered(entry, at);
-        newest[at.file][name] = {std::move(core), entry.epoch, entry.lsn};
-        return OkStatus();
-      }));
-  for (auto& [file, databases] : newest) {
+  return OpenJournal();
+}
+
+Status RelayImpl::FinishStart() {
+  for (auto& [file, databases] : newest_) {
     for (auto& [name, last] : databases) {
       journal_->NoteRecovered(file, last.core, last.epoch, last.lsn);
     }
   }
+  newest_.clear();
+  EDGE_RETURN_IF_ERROR(journal_->status());
   journal_->SetOnBroken([this](const Status& status) {
     for (const auto& core : AllCores()) core->Break(status);
   });
@@ -212,6 +268,8 @@ Status RelayImpl::Start() {
     // A store that is out of reach now may come back; an old directory must not go on.
     if (loaded.code() == StatusCode::kFailedPrecondition) return loaded;
     archive_->OnWritten(1);  // what an earlier run left over
+    // Commits from before there were followers are in no log of theirs.
+    if (is_first_owner_) EDGE_RETURN_IF_ERROR(archive_->Flush());
     if (options_.background_threads) archive_->Start();
   } else {
     journal_->SetUploaded({UINT64_MAX, 0});
@@ -227,6 +285,213 @@ Status RelayImpl::Start() {
   if (options_.background_threads) flusher_ = std::thread([this] { RunFlusher(); });
   return OkStatus();
 }
+
+// --- With followers ---
+
+Status RelayImpl::StartLink() {
+  const ReplicationOptions& r = options_.replication;
+  if (options_.store == nullptr) return InvalidArgument("followers need a RelayOptions::store");
+  if (r.followers.size() > 15 || r.quorum < 1 ||
+      static_cast<size_t>(r.quorum) > r.followers.size()) {
+    return InvalidArgument("ReplicationOptions: a quorum of {} of {} followers", r.quorum,
+                           r.followers.size());
+  }
+  if (std::set<std::string>(r.followers.begin(), r.followers.end()).size() != r.followers.size()) {
+    return InvalidArgument("ReplicationOptions: a follower is named twice");
+  }
+  const bool good_group =
+      !r.group.empty() && r.group.size() <= 100 && std::ranges::all_of(r.group, [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+               c == '.' || c == '_' || c == '-';
+      });
+  if (!good_group) {
+    return InvalidArgument("group name \"{}\": 1 to 100 of A-Z a-z 0-9 . _ - allowed", r.group);
+  }
+  loop_ = r.loop;
+  if (loop_ == nullptr) {
+    if (!options_.background_threads) {
+      return InvalidArgument("ReplicationOptions::loop is needed without background threads");
+    }
+    EDGE_ASSIGN_OR_RETURN(executor_, Executor::Create({.threads = 1}));
+    loop_ = &executor_->loop(0);
+  }
+  EDGE_ASSIGN_OR_RETURN(
+      network_, SecureNetwork(r.network != nullptr ? *r.network : PosixNetwork(), r.secret));
+  link_ = std::make_shared<Link>();
+  return OkStatus();
+}
+
+// On the loop.
+void RelayImpl::TakeOver(Callback<void(StatusOr<Adoption>)> done) {
+  link_->replicator = std::make_unique<Replicator>(
+      *loop_, *network_,
+      ReplicatorOptions{options_.replication,
+                        StoreRegister(options_.store, options_.replication.group), options_.store,
+                        &clock_, options_.metrics});
+  link_->replicator->TakeOver(journal_->id(), journal_->places(), std::move(done));
+}
+
+// Makes the journal hold the group's log, up to a first entry of this epoch.
+Status RelayImpl::Adopt(Adoption adoption) {
+  epoch_ = adoption.epoch;
+  is_first_owner_ = adoption.is_first;
+  if (!adoption.keep_own) {
+    // Another host has served since, or what we had was never confirmed. The store and the
+    // followers have all that was.
+    journal_.reset();
+    newest_.clear();
+    {
+      MutexLock lock(&mu_);
+      cores_.clear();
+    }
+    for (const char* part : {"databases", "journal"}) {
+      if (Planted(Bug::kStaleCacheKept) && part[0] == 'd') continue;
+      EDGE_ASSIGN_OR_RETURN(const auto entries, files_.List(Folder(part)));
+      for (auto it = entries.rbegin(); it != entries.rend(); ++it) {  // the newest first
+        EDGE_RETURN_IF_ERROR(files_.Remove(Format("{}/{}", {Folder(part), it->name})));
+      }
+      EDGE_RETURN_IF_ERROR(files_.SyncDirectory(Folder(part)));
+    }
+    EDGE_RETURN_IF_ERROR(OpenJournal());
+  }
+  RecoveryVisitor visit = [this](const JournalEntry& entry, const JournalPosition& at) {
+    NoteRecovered(entry, at);
+    return OkStatus();
+  };
+  for (const Bytes& payload : adoption.entries) {
+    EDGE_RETURN_IF_ERROR(journal_->AppendForeign(payload, visit).status());
+  }
+  const Bytes first = EmptyEntry(adoption.epoch, adoption.last);
+  EDGE_RETURN_IF_ERROR(journal_->AppendForeign(first, visit).status());
+  const std::vector<Journal::Placed> places = journal_->places();
+  for (size_t i = 1; i < places.size(); ++i) {
+    if (places[i].place.index == places[i - 1].place.index + 1) continue;
+    return DataLoss("the journal has entry {} behind entry {}", places[i].place.index,
+                    places[i - 1].place.index);
+  }
+  journal_->StartGroup(
+      adoption.epoch, places.back().place,
+      [this](const LogPlace& place, ByteView payload) {
+        loop_->PostUrgent([link = link_, place,
+                           bytes = std::make_shared<const Bytes>(payload.begin(), payload.end())] {
+          if (link->replicator != nullptr) link->replicator->OnBlock(place, bytes);
+        });
+      },
+      [this](const LogPlace& place, JournalPosition position) {
+        loop_->PostUrgent([link = link_, place, position] {
+          if (link->replicator != nullptr) link->replicator->OnPlaced(place, position);
+        });
+      });
+  journal_->SetOnPersisted([this](uint64_t index) {
+    loop_->PostUrgent([link = link_, index] {
+      if (link->replicator != nullptr) link->replicator->SetPersisted(index);
+    });
+  });
+  return OkStatus();
+}
+
+// On the loop.
+void RelayImpl::Activate(Callback<void(Status)> done) {
+  Journal* const journal = journal_.get();
+  link_->replicator->Activate(
+      journal->id(), journal->places(),
+      {.on_confirmed = [journal](uint64_t index) { journal->Confirm(index); },
+       .on_fenced = [journal](const Status& why) { journal->Fail(why); },
+       .read = [journal](JournalPosition at) { return journal->ReadPayload(at); }},
+      std::move(done));
+}
+
+// A value that another thread sets.
+template <typename T>
+class Promised {
+ public:
+  void Set(T value) {
+    MutexLock lock(&mu_);
+    value_.emplace(std::move(value));
+    set_.Signal();
+  }
+  T Wait() {
+    MutexLock lock(&mu_);
+    while (!value_) set_.Wait(&mu_);
+    return *std::move(value_);
+  }
+
+ private:
+  Mutex mu_;
+  CondVar set_;
+  std::optional<T> value_ ABSL_GUARDED_BY(mu_);
+};
+
+Status RelayImpl::StartBlocking() {
+  EDGE_RETURN_IF_ERROR(StartLocal());
+  if (!has_followers()) return FinishStart();
+  EDGE_RETURN_IF_ERROR(StartLink());
+  if (loop_->IsCurrent()) return FailedPrecondition("Relay::Open on its own loop: OpenOnLoop");
+  Promised<StatusOr<Adoption>> adoption;
+  loop_->PostUrgent(
+      [&] { TakeOver([&](StatusOr<Adoption> found) { adoption.Set(std::move(found)); }); });
+  EDGE_ASSIGN_OR_RETURN(Adoption found, adoption.Wait());
+  EDGE_RETURN_IF_ERROR(Adopt(std::move(found)));
+  Promised<Status> active;
+  loop_->PostUrgent([&] { Activate([&](Status status) { active.Set(std::move(status)); }); });
+  EDGE_RETURN_IF_ERROR(active.Wait());
+  return FinishStart();
+}
+
+void RelayImpl::OnReadable(ReadMode mode, Callback<void(Status)> done) {
+  if (link_ == nullptr) return done(OkStatus());
+  const Status status = health();
+  if (!status.ok()) return done(status);
+  link_->replicator->OnReadable(mode, std::move(done));
+}
+
+Status RelayImpl::WaitReadable(ReadMode mode) {
+  if (link_ == nullptr) return OkStatus();
+  if (is_replication_loop()) return FailedPrecondition("WaitReadable on the loop of the links");
+  Promised<Status> readable;
+  loop_->PostUrgent(
+      [&] { OnReadable(mode, [&](Status status) { readable.Set(std::move(status)); }); });
+  return readable.Wait();
+}
+
+class OpeningImpl final : public Relay::Opening {
+ public:
+  OpeningImpl(RelayOptions options, Callback<void(StatusOr<std::unique_ptr<Relay>>)> done)
+      : loop_(options.replication.loop), done_(std::move(done)) {
+    EDGE_CHECK(loop_ != nullptr && loop_->IsCurrent());
+    relay_ = std::make_unique<RelayImpl>(std::move(options));
+    Status started = relay_->StartLocal();
+    if (started.ok()) started = relay_->StartLink();
+    if (!started.ok()) {
+      Finish(started);
+      return;
+    }
+    relay_->TakeOver([this](StatusOr<Adoption> adoption) {
+      Status adopted = adoption.status();
+      if (adopted.ok()) adopted = relay_->Adopt(*std::move(adoption));
+      if (!adopted.ok()) return Finish(adopted);
+      relay_->Activate(
+          [this](const Status& active) { Finish(active.ok() ? relay_->FinishStart() : active); });
+    });
+  }
+  ~OpeningImpl() override { *alive_ = false; }
+
+ private:
+  // Later: the replicator is on the stack.
+  void Finish(const Status& status) {
+    loop_->Defer([this, status, alive = alive_] {
+      if (!*alive) return;
+      auto done = std::move(done_);
+      if (status.ok()) return done(std::unique_ptr<Relay>(std::move(relay_)));
+      relay_.reset();
+      done(status);
+    });
+  }
+  Loop* const loop_;
+  Callback<void(StatusOr<std::unique_ptr<Relay>>)> done_;
+  std::unique_ptr<RelayImpl> relay_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // owners: this, its task
+};
 
 // --- Flushing caches in the background ---
 
@@ -580,8 +845,13 @@ Status RelayImpl::Flush() {
 
 StatusOr<std::unique_ptr<Relay>> Relay::Open(RelayOptions options) {
   auto relay = std::make_unique<RelayImpl>(std::move(options));
-  EDGE_RETURN_IF_ERROR(relay->Start());
+  EDGE_RETURN_IF_ERROR(relay->StartBlocking());
   return relay;
+}
+
+std::unique_ptr<Relay::Opening> Relay::OpenOnLoop(
+    RelayOptions options, Callback<void(StatusOr<std::unique_ptr<Relay>>)> done) {
+  return std::make_unique<OpeningImpl>(std::move(options), std::move(done));
 }
 
 }  // namespace edge::srs

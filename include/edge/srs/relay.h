@@ -27,6 +27,7 @@
 #include "edge/base/random.h"
 #include "edge/base/status.h"
 #include "edge/srs/object_store.h"
+#include "edge/srs/replication.h"
 
 struct sqlite3;
 
@@ -50,11 +51,13 @@ struct RelayOptions {
   int64_t batch_interval_ms = 10'000;            // upload what is waiting at least this often
   uint64_t batch_bytes_max = 16 << 20;           // ... or when this much waits
   uint64_t journal_file_bytes = 64 << 20;
-  std::optional<Durability> durability = {};  // of new Databases; default kLocal
-  FileSystem* files = nullptr;                // null: PosixFileSystem()
-  Clock* clock = nullptr;                     // null: SystemClock()
-  Random* random = nullptr;                   // null: SystemRandom()
-  MetricsRegistry* metrics = nullptr;         // may be null
+  std::optional<Durability> durability = {};  // of new Databases; kQuorum if there are followers
+  // With followers the relay owns its group from the moment it is open; it needs a store.
+  ReplicationOptions replication = {};
+  FileSystem* files = nullptr;         // null: PosixFileSystem()
+  Clock* clock = nullptr;              // null: SystemClock()
+  Random* random = nullptr;            // null: SystemRandom()
+  MetricsRegistry* metrics = nullptr;  // may be null
   // False: no threads are started; waiting calls do the work themselves, and the host calls
   // RunBackgroundStep(). For simulations.
   bool background_threads = true;
@@ -119,8 +122,19 @@ class Relay {
  public:
   // Recovers the journal. FailedPrecondition: the directory is in use by another relay;
   // DataLoss: the journal is damaged before good later records (names file and offset);
-  // PermissionDenied, ResourceExhausted: from the file system.
+  // PermissionDenied, ResourceExhausted: from the file system. With followers also
+  // Unavailable: too few of them, or the register, could be reached (says which and why);
+  // Aborted: another host took the group over at the same time.
   static StatusOr<std::unique_ptr<Relay>> Open(RelayOptions options);
+  // The same for a relay whose ReplicationOptions::loop is set, from a task of that loop,
+  // where Open would wait for itself. `done` is called from a later task. Destroying the
+  // result gives up; after `done` it is of no more use.
+  class Opening {
+   public:
+    virtual ~Opening() = default;
+  };
+  static std::unique_ptr<Opening> OpenOnLoop(RelayOptions options,
+                                             Callback<void(StatusOr<std::unique_ptr<Relay>>)> done);
   // Uploads what waits, then closes. Databases must be closed before.
   virtual ~Relay() = default;
 
@@ -143,8 +157,20 @@ class Relay {
   // Newest bookmark at or before that time.
   virtual StatusOr<std::string> GetBookmarkForTime(const std::string& name, int64_t wall_ms) = 0;
 
-  // Uploads everything committed so far and waits for it.
+  // Uploads everything committed so far and waits for it; with followers, what they have
+  // confirmed.
   virtual Status Flush() = 0;
+
+  // The epoch in which this host owns its group; 0 without followers.
+  virtual uint64_t epoch() const = 0;
+  // OK until the journal has failed or another host has taken the group over (Aborted): then
+  // for good. Reads are still possible, and may be out of date.
+  virtual Status health() const = 0;
+  // Calls `done` once what the databases hold is as new as `mode` says: ask, then read, then
+  // answer. Aborted as above; Unavailable: no lease at the moment. Without followers always
+  // OK. From the loop of the links; WaitReadable blocks and must not be called there.
+  virtual void OnReadable(ReadMode mode, Callback<void(Status)> done) = 0;
+  virtual Status WaitReadable(ReadMode mode) = 0;
 
   // Without background threads only: does one piece of the work that waits (a batch of the
   // journal, a cache, an upload that is due by the clock). False if there was none.
