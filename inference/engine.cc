@@ -195,6 +195,9 @@ class CpuEngine final : public Engine {
     job.options = &options;
     job.streaming = static_cast<bool>(on_piece);
     job.start_ns = start_ns;
+    if (options.constraint != nullptr) {
+      EDGE_ASSIGN_OR_RETURN(job.constraint, options.constraint->Begin(*tokenizer_));
+    }
     if (options.timeout_ms > 0) job.deadline_ns = start_ns + options.timeout_ms * 1'000'000;
     EDGE_RETURN_IF_ERROR(scheduler_->Submit(&job));
     Reply reply;
@@ -248,6 +251,7 @@ class CpuEngine final : public Engine {
     reply->prompt_tokens = job.prompt.size();
     reply->prefix_tokens = job.prefix_tokens;
     reply->guessed_tokens = job.guessed_tokens;
+    reply->forced_tokens = job.forced_tokens;
     if (job.begin_ns == 0) return;
     reply->queue_ms = static_cast<double>(job.begin_ns - job.start_ns) / 1e6;
     if (job.first_ns == 0) return;

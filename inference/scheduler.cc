@@ -43,6 +43,7 @@ struct Scheduler::Sequence {
   uint64_t number = 0;           // order of arrival
   bool ended = false;            // to be removed from its list
   std::vector<TokenId> sampled;  // in the last pass, the first ones as guessed
+  std::vector<TokenId> forced;   // behind them, by the constraint
   std::vector<TokenLogprob> logprobs;
   std::vector<MadeToken> made;  // not yet with the job
 };
@@ -197,6 +198,12 @@ void Scheduler::Admit() {
   }
 }
 
+// Whether it has neither ended nor been preempted while this pass was planned.
+bool Scheduler::Runs(const Sequence* sequence) const {
+  return std::any_of(running_.begin(), running_.end(),
+                     [&](const auto& other) { return other.get() == sequence && !other->ended; });
+}
+
 void Scheduler::Preempt(Sequence* sequence) {
   const auto at = std::find_if(running_.begin(), running_.end(),
                                [&](const auto& other) { return other.get() == sequence; });
@@ -240,10 +247,7 @@ void Scheduler::PlanReplies() {
     if (sequence->replied() > 0 && sequence->left() == 1) replies.push_back(sequence.get());
   }
   for (Sequence* sequence : replies) {
-    const bool here = std::any_of(running_.begin(), running_.end(), [&](const auto& other) {
-      return other.get() == sequence && !other->ended;
-    });
-    if (here && Grow(sequence, 1)) plan_.push_back({sequence, 1, 0, 0, 1});
+    if (Runs(sequence) && Grow(sequence, 1)) plan_.push_back({sequence, 1, 0, 0, 1});
   }
 }
 
@@ -279,7 +283,10 @@ void Scheduler::PlanPrompts() {
   uint32_t room = options_.prompt_tokens_max;
   for (Sequence* sequence : prompts) {
     if (room == 0) break;
+    if (!Runs(sequence)) continue;
     const auto count = static_cast<uint32_t>(std::min<size_t>(sequence->left(), room));
+    // A prompt has its room; a reply to which tokens were added at once may not.
+    if (!Grow(sequence, count)) continue;
     plan_.push_back({sequence, count, 0, 0, count == sequence->left() ? 1u : 0u});
     room -= count;
   }
@@ -321,18 +328,28 @@ void Scheduler::SampleAll() {
     const Planned& planned = plan_[index];
     Sequence& sequence = *planned.sequence;
     sequence.sampled.clear();
+    sequence.forced.clear();
     sequence.logprobs.clear();
+    Constraint* constraint = sequence.job->constraint.get();
     if (planned.logits == 0 || sequence.job->logits_only) return;
     for (uint32_t i = 0; i < planned.logits; ++i) {
       const std::span<float> logits = pass_.logits(planned.first_logits + i);
       const auto& wanted = sequence.job->options->logprobs;
       std::vector<float> own;
       if (wanted) own.assign(logits.begin(), logits.end());
-      const TokenId token = sequence.sampler.Sample(logits);
+      const TokenId token = sequence.sampler.Sample(
+          logits, constraint != nullptr ? constraint->Allowed() : TokenMask());
       sequence.sampler.AddReply(token);
       sequence.sampled.push_back(token);
       if (wanted) sequence.logprobs.push_back(LogprobOf(own, token, *wanted));
       const bool as_guessed = i < planned.guessed && token == inputs_[index][planned.computed + i];
+      const bool end = !sequence.job->options->ignore_end && tokenizer_.IsEnd(token);
+      if (constraint != nullptr && !end) {
+        constraint->Accept(token);
+        constraint->TakeForced(&sequence.forced);
+        for (const TokenId forced : sequence.forced) sequence.sampler.AddReply(forced);
+        if (!sequence.forced.empty() || constraint->complete()) break;
+      }
       if (!as_guessed) break;
     }
   });
@@ -359,14 +376,20 @@ void Scheduler::Deliver() {
     sequence.kv.Truncate(sequence.kv.position() - (planned.guessed - kept));
     guessed_.Add(planned.guessed);
     guessed_right_.Add(kept);
-    for (size_t i = 0; i < sequence.sampled.size(); ++i) {
-      if (!AddToken(&sequence, sequence.sampled[i], i < kept)) break;
+    job.guessed_tokens += kept;
+    job.forced_tokens += sequence.forced.size();
+    sequence.sampled.insert(sequence.sampled.end(), sequence.forced.begin(), sequence.forced.end());
+    for (const TokenId token : sequence.sampled) {
+      if (!AddToken(&sequence, token)) break;
+    }
+    if (!sequence.ended && job.constraint != nullptr && job.constraint->complete()) {
+      Finish(&sequence, StopReason::kEnd);
     }
     if (!sequence.ended && !sequence.made.empty()) Publish(&sequence, false);
   }
 }
 
-bool Scheduler::AddToken(Sequence* sequence, TokenId token, bool guessed) {
+bool Scheduler::AddToken(Sequence* sequence, TokenId token) {
   Job& job = *sequence->job;
   const GenerateOptions& options = *job.options;
   if (!options.ignore_end && tokenizer_.IsEnd(token)) {
@@ -376,11 +399,12 @@ bool Scheduler::AddToken(Sequence* sequence, TokenId token, bool guessed) {
   tokens_made_.Add();
   sequence->tokens.push_back(token);
   if (options.speculation != Speculation::kOff) sequence->drafter.Add(token);
-  job.guessed_tokens += guessed;
   MadeToken made{token, {}, {}};
   if (!sequence->logprobs.empty()) {
     made.logprob = std::move(sequence->logprobs.front());
     sequence->logprobs.erase(sequence->logprobs.begin());
+  } else if (options.logprobs) {
+    made.logprob = TokenLogprob{token, 0, {}};  // forced: nothing else could come
   }
   const bool stopped = sequence->outlet.Add(sequence->decoder.Add(token), &made.text);
   sequence->made.push_back(std::move(made));

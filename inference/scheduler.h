@@ -42,8 +42,9 @@ struct Job {
   // Set before Submit(), constant then.
   std::vector<TokenId> prompt;
   const GenerateOptions* options = nullptr;
-  bool logits_only = false;  // end after the prompt, with `logits`
-  bool streaming = false;    // wake the caller for each token
+  std::unique_ptr<Constraint> constraint;  // null: none
+  bool logits_only = false;                // end after the prompt, with `logits`
+  bool streaming = false;                  // wake the caller for each token
   int64_t start_ns = 0;
   int64_t deadline_ns = 0;  // 0: none
 
@@ -58,7 +59,7 @@ struct Job {
   StopReason stop = StopReason::kEnd;
   std::vector<float> logits;
   int64_t begin_ns = 0, first_ns = 0, end_ns = 0;
-  size_t prefix_tokens = 0, guessed_tokens = 0;
+  size_t prefix_tokens = 0, guessed_tokens = 0, forced_tokens = 0;
 };
 
 struct SchedulerOptions {
@@ -99,6 +100,7 @@ class Scheduler {
   void Admit();
   bool Grow(Sequence* sequence, uint32_t count);
   bool MakeRoom(Sequence* sequence, uint32_t count);
+  bool Runs(const Sequence* sequence) const;
   void Preempt(Sequence* sequence);
   void Plan();
   void PlanReplies();
@@ -108,7 +110,7 @@ class Scheduler {
   void SampleAll();
   void Deliver();
   // False when the sequence has ended with this token.
-  bool AddToken(Sequence* sequence, TokenId token, bool guessed);
+  bool AddToken(Sequence* sequence, TokenId token);
   void Finish(Sequence* sequence, StopReason stop, Status status = OkStatus());
   void Publish(Sequence* sequence, bool done);
   bool Before(const Sequence& a, const Sequence& b) const;

@@ -3,6 +3,7 @@
 #include <random>
 #include <thread>
 
+#include "edge/base/check.h"
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
 #include "edge/inference/engine.h"
@@ -245,6 +246,58 @@ TEST_CASE("a full queue refuses", "[inference]") {
   const auto refused = engine->Generate({.tokens = {1}});
   CHECK(refused.status().code() == StatusCode::kResourceExhausted);
   CHECK(Message(refused.status()) == "0 requests wait already; queue_max is 0");
+}
+
+// Tokens of one residue modulo 3, another each time; after each second one, 7 and 8 must come.
+// Complete after 24 tokens.
+class EveryThird final : public ConstraintFactory {
+ public:
+  class State final : public Constraint {
+   public:
+    explicit State(size_t vocabulary) : mask_((vocabulary + 63) / 64), vocabulary_(vocabulary) {}
+    TokenMask Allowed() override {
+      std::fill(mask_.begin(), mask_.end(), 0);
+      for (size_t id = accepted_ % 3; id < vocabulary_; id += 3) mask_[id / 64] |= 1ull << id % 64;
+      return mask_;
+    }
+    void Accept(TokenId token) override {
+      EDGE_CHECK(static_cast<size_t>(token) % 3 == accepted_ % 3);  // not on the test's thread
+      ++accepted_;
+    }
+    void TakeForced(std::vector<TokenId>* tokens) override {
+      if (accepted_ % 2 != 0 || complete()) return;
+      tokens->insert(tokens->end(), {7, 8});
+      accepted_ += 2;
+    }
+    bool complete() const override { return accepted_ >= 24; }
+
+   private:
+    std::vector<uint64_t> mask_;
+    size_t vocabulary_;
+    size_t accepted_ = 0;
+  };
+  StatusOr<std::unique_ptr<Constraint>> Begin(const Tokenizer& tokenizer) const override {
+    return std::unique_ptr<Constraint>(std::make_unique<State>(tokenizer.size()));
+  }
+};
+
+TEST_CASE("a constraint decides what may come, and what must costs no pass", "[inference]") {
+  const auto engine = OpenTiny({}, {});
+  Request request{.tokens = {3, 4, 5}};
+  request.options.constraint = std::make_shared<EveryThird>();
+  request.options.ignore_end = true;
+  for (const float temperature : {0.0f, 1.0f}) {
+    request.options.sampling = {.temperature = temperature, .seed = 9};
+    request.options.speculation = Speculation::kOff;
+    const auto plain = engine->Generate(request).value();
+    CHECK(plain.stop == StopReason::kEnd);
+    REQUIRE(plain.tokens == 24);
+    CHECK(plain.forced_tokens == 12);
+    CHECK(plain.token_ids[2] == 7);
+    CHECK(plain.token_ids[3] == 8);
+    request.options.speculation = Speculation::kAlways;
+    CHECK(engine->Generate(request).value().token_ids == plain.token_ids);
+  }
 }
 
 TEST_CASE("log probabilities are those of the logits", "[inference]") {

@@ -30,6 +30,7 @@
 #include "edge/base/metrics.h"
 #include "edge/base/status.h"
 #include "edge/inference/chat.h"
+#include "edge/inference/constraint.h"
 #include "edge/inference/sampler.h"
 #include "edge/inference/tokenizer.h"
 
@@ -96,7 +97,9 @@ enum class Speculation : uint8_t {
 struct GenerateOptions {
   uint32_t tokens_max = 512;  // of the reply; at least 1
   SamplingOptions sampling{};
-  std::vector<std::string> stop{};            // end before any of these texts; each non-empty
+  std::vector<std::string> stop{};  // end before any of these texts; each non-empty
+  // Null: any text. Shared with the caller, who may use it for further requests.
+  std::shared_ptr<const ConstraintFactory> constraint{};
   bool ignore_end = false;                    // go on after the model's end token (benchmarks)
   const std::atomic<bool>* cancel = nullptr;  // set from any thread; checked every pass
   int64_t timeout_ms = 0;                     // for the whole call, waiting included; 0: none
@@ -134,6 +137,7 @@ struct Reply {
   std::vector<TokenLogprob> logprobs;  // one per token if asked for
   size_t prompt_tokens = 0;
   size_t prefix_tokens = 0;        // of the prompt: known from before, not computed again
+  size_t forced_tokens = 0;        // of the reply: the constraint left no choice; they cost no pass
   size_t guessed_tokens = 0;       // of the reply: guessed right, so that they cost no pass
   double tokens_per_s = 0;         // after the first token
   double prompt_tokens_per_s = 0;  // of those computed
