@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "edge/base/errors.h"
+#include "src/rpc/hooks.h"
 #include "src/rpc/json.h"
 
 namespace edge::rpc {
@@ -17,8 +18,23 @@ StatusOr<HookPtr> References::Resolve(int64_t, const Path&, std::optional<Array>
 StatusOr<HookPtr> References::Introduce(int64_t, bool) {
   return InvalidArgument("a stub outside of a session");
 }
+StatusOr<HookPtr> References::IntroduceWritable(int64_t) {
+  return InvalidArgument("a stream outside of a session");
+}
+StatusOr<HookPtr> References::TakeReadable(int64_t) {
+  return InvalidArgument("a stream outside of a session");
+}
+StatusOr<HookPtr> References::Map(int64_t, const Path&, MapProgram) {
+  return InvalidArgument("a map outside of a session");
+}
 Status References::Name(const HookPtr&, bool, MessageWriter&) {
   return InvalidArgument("a stub outside of a session");
+}
+Status References::NameReadable(const HookPtr&, MessageWriter&) {
+  return InvalidArgument("a stream outside of a session");
+}
+Status References::NameWritable(const HookPtr&, MessageWriter&) {
+  return InvalidArgument("a stream outside of a session");
 }
 
 namespace {
@@ -124,9 +140,12 @@ class Evaluator {
       if (tag == "nan") return Value(Limits::quiet_NaN());
       return Value(tag == "inf" ? Limits::infinity() : -Limits::infinity());
     }
-    if (tag == "remap" || tag == "writable" || tag == "readable" || tag == "blob" ||
-        tag == "request" || tag == "response")
-      return Unimplemented("\"{}\" is not supported", tag);
+    if (tag == "readable") return RunReadable(form);
+    if (tag == "writable") return RunWritable(form);
+    if (tag == "blob") return RunBlob(form);
+    if (tag == "request") return RunRequest(form, depth);
+    if (tag == "response") return RunResponse(form, depth);
+    if (tag == "remap") return RunMap(form, depth);
     return InvalidArgument("unknown tag \"{}\"", tag.substr(0, 40));
   }
 
@@ -243,18 +262,134 @@ class Evaluator {
     return Value(std::move(error));
   }
 
-  static StatusOr<Value> RunHeaders(Array& form) {
-    const Array* pairs = form.size() == 2 ? form[1].array() : nullptr;
-    if (pairs == nullptr) return Malformed("headers");
+  static StatusOr<Headers> ReadHeaders(const Value& pairs) {
+    if (pairs.array() == nullptr) return Malformed("headers");
     Headers headers;
-    for (const Value& pair : *pairs) {
+    for (const Value& pair : *pairs.array()) {
       const Array* parts = pair.array();
       if (parts == nullptr || parts->size() != 2 || (*parts)[0].string() == nullptr ||
           (*parts)[1].string() == nullptr)
         return Malformed("headers");
       headers.entries.emplace_back(*(*parts)[0].string(), *(*parts)[1].string());
     }
+    return headers;
+  }
+
+  static StatusOr<Value> RunHeaders(Array& form) {
+    if (form.size() != 2) return Malformed("headers");
+    EDGE_ASSIGN_OR_RETURN(Headers headers, ReadHeaders(form[1]));
     return Value(std::move(headers));
+  }
+
+  StatusOr<Value> RunReadable(Array& form) {
+    const int64_t* id = form.size() == 2 ? form[1].As<int64_t>() : nullptr;
+    if (id == nullptr) return Malformed("readable");
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, references_.TakeReadable(*id));
+    return Value(ReadableRef{std::move(hook)});
+  }
+
+  StatusOr<Value> RunWritable(Array& form) {
+    const int64_t* id = form.size() == 2 ? form[1].As<int64_t>() : nullptr;
+    if (id == nullptr || *id >= 0) return Malformed("writable");
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, references_.IntroduceWritable(*id));
+    return Value(WritableRef{std::move(hook)});
+  }
+
+  // A promise of the whole blob: it is in its place before a method sees it.
+  StatusOr<Value> RunBlob(Array& form) {
+    Array* content = form.size() == 3 ? form[2].As<Array>() : nullptr;
+    if (content == nullptr || form[1].string() == nullptr || content->size() != 2 ||
+        (*content)[0].string() == nullptr || *(*content)[0].string() != "readable")
+      return Malformed("blob");
+    EDGE_ASSIGN_OR_RETURN(Value stream, RunReadable(*content));
+    return Value(
+        PromiseRef{CollectBlob(std::move(*form[1].As<std::string>()),
+                               std::move(stream.As<ReadableRef>()->hook), limits_.blob_bytes_max)});
+  }
+
+  StatusOr<Value> RunBody(Value json, std::string_view tag, size_t depth) {
+    EDGE_ASSIGN_OR_RETURN(Value body, Run(std::move(json), depth + 1));
+    if (body.kind() != Value::Kind::kNull && body.string() == nullptr &&
+        body.As<BytesValue>() == nullptr && body.As<ReadableRef>() == nullptr)
+      return InvalidArgument("the body of a {} cannot be a {}", tag, KindName(body.kind()));
+    return body;
+  }
+
+  StatusOr<Value> RunRequest(Array& form, size_t depth) {
+    Object* init = form.size() == 3 ? form[2].As<Object>() : nullptr;
+    if (init == nullptr || form[1].string() == nullptr) return Malformed("request");
+    Request request;
+    request.url = std::move(*form[1].As<std::string>());
+    for (Member& member : init->members()) {
+      if (IsHiddenKey(member.key)) continue;
+      if (member.key == "method") {
+        if (member.value.string() == nullptr) return Malformed("request");
+        request.method = std::move(*member.value.As<std::string>());
+      } else if (member.key == "headers") {
+        EDGE_ASSIGN_OR_RETURN(request.headers, ReadHeaders(member.value));
+      } else if (member.key == "body") {
+        EDGE_ASSIGN_OR_RETURN(request.body, RunBody(std::move(member.value), "request", depth));
+      } else if (member.key == "signal") {
+        return InvalidArgument("a request with a signal");
+      } else {
+        request.options.members().push_back(std::move(member));
+      }
+    }
+    return Value(std::move(request));
+  }
+
+  StatusOr<Value> RunResponse(Array& form, size_t depth) {
+    Object* init = form.size() == 3 ? form[2].As<Object>() : nullptr;
+    if (init == nullptr) return Malformed("response");
+    Response response;
+    EDGE_ASSIGN_OR_RETURN(response.body, RunBody(std::move(form[1]), "response", depth));
+    for (Member& member : init->members()) {
+      if (IsHiddenKey(member.key)) continue;
+      if (member.key == "status") {
+        const int64_t* status = member.value.As<int64_t>();
+        if (status == nullptr || *status < 200 || *status > 599) return Malformed("response");
+        response.status = static_cast<int>(*status);
+      } else if (member.key == "statusText") {
+        if (member.value.string() == nullptr) return Malformed("response");
+        response.status_text = std::move(*member.value.As<std::string>());
+      } else if (member.key == "headers") {
+        EDGE_ASSIGN_OR_RETURN(response.headers, ReadHeaders(member.value));
+      } else if (member.key == "webSocket") {
+        return InvalidArgument("a response with a web socket");
+      } else {
+        response.options.members().push_back(std::move(member));
+      }
+    }
+    return Value(std::move(response));
+  }
+
+  StatusOr<Value> RunMap(Array& form, size_t) {
+    const int64_t* id = form.size() == 5 ? form[1].As<int64_t>() : nullptr;
+    if (id == nullptr || form[2].array() == nullptr || form[3].array() == nullptr ||
+        form[4].array() == nullptr)
+      return Malformed("remap");
+    EDGE_ASSIGN_OR_RETURN(const Path path, ReadPath(*form[2].array()));
+    MapProgram program;
+    for (const Value& capture : *form[3].array()) {
+      const Array* parts = capture.array();
+      const int64_t* captured =
+          parts != nullptr && parts->size() == 2 ? (*parts)[1].As<int64_t>() : nullptr;
+      const std::string* tag = captured == nullptr ? nullptr : (*parts)[0].string();
+      if (tag == nullptr) return Malformed("remap");
+      HookPtr hook;
+      if (*tag == "import") {
+        EDGE_ASSIGN_OR_RETURN(hook, references_.Resolve(*captured, {}, std::nullopt));
+      } else if (*tag == "export" && *captured < 0) {
+        EDGE_ASSIGN_OR_RETURN(hook, references_.Introduce(*captured, false));
+      } else {
+        return Malformed("remap");
+      }
+      program.captures.push_back(std::move(hook));
+    }
+    program.instructions = std::move(*form[4].As<Array>());
+    if (program.instructions.empty()) return InvalidArgument("a map without instructions");
+    EDGE_ASSIGN_OR_RETURN(HookPtr result, references_.Map(*id, path, std::move(program)));
+    return Value(PromiseRef{std::move(result)});
   }
 
   const SessionLimits& limits_;
@@ -319,6 +454,16 @@ class Writer {
         return references_.Name(value.As<StubRef>()->hook, false, out_);
       case Value::Kind::kPromise:
         return references_.Name(value.As<PromiseRef>()->hook, true, out_);
+      case Value::Kind::kReadable:
+        return references_.NameReadable(value.As<ReadableRef>()->hook, out_);
+      case Value::Kind::kWritable:
+        return references_.NameWritable(value.As<WritableRef>()->hook, out_);
+      case Value::Kind::kBlob:
+        return WriteBlob(*value.As<Blob>());
+      case Value::Kind::kRequest:
+        return WriteRequest(*value.As<Request>(), depth);
+      case Value::Kind::kResponse:
+        return WriteResponse(*value.As<Response>(), depth);
     }
     return OkStatus();
   }
@@ -384,6 +529,11 @@ class Writer {
   void WriteHeaders(const Headers& headers) {
     out_.BeginArray(2);
     out_.Put(Word::kHeaders);
+    WritePairs(headers);
+    out_.EndArray();
+  }
+
+  void WritePairs(const Headers& headers) {
     out_.BeginArray(headers.entries.size());
     for (const auto& [name, value] : headers.entries) {
       out_.BeginArray(2);
@@ -392,7 +542,75 @@ class Writer {
       out_.EndArray();
     }
     out_.EndArray();
+  }
+
+  Status WriteBlob(const Blob& blob) {
+    out_.BeginArray(3);
+    out_.Put(Word::kBlob);
+    out_.String(blob.type);
+    EDGE_RETURN_IF_ERROR(references_.NameReadable(StreamOfBytes(blob.bytes), out_));
     out_.EndArray();
+    return OkStatus();
+  }
+
+  Status WriteBody(const Value& body, std::string_view tag, size_t depth) {
+    if (body.kind() != Value::Kind::kNull && body.string() == nullptr &&
+        body.As<BytesValue>() == nullptr && body.As<ReadableRef>() == nullptr)
+      return InvalidArgument("the body of a {} cannot be a {}", tag, KindName(body.kind()));
+    return Write(body, depth + 1);
+  }
+
+  // The members of an init object that both have: `own` more were or will be written.
+  void BeginInit(const Headers& headers, const Object& options, size_t own) {
+    out_.BeginObject(own + options.size() + (headers.entries.empty() ? 0 : 1));
+    if (headers.entries.empty()) return;
+    out_.Key("headers");
+    WritePairs(headers);
+  }
+  Status EndInit(const Object& options) {
+    for (const Member& member : options.members()) {
+      out_.Key(member.key);
+      if (!WriteTree(member.value, out_))
+        return InvalidArgument("the option '{}' is not plain JSON", member.key);
+    }
+    out_.EndObject();
+    out_.EndArray();
+    return OkStatus();
+  }
+
+  Status WriteRequest(const Request& request, size_t depth) {
+    const bool has_body = request.body.kind() != Value::Kind::kNull;
+    const bool adds_duplex = has_body && request.options.Find("duplex") == nullptr;
+    out_.BeginArray(3);
+    out_.Put(Word::kRequest);
+    out_.String(request.url);
+    BeginInit(request.headers, request.options,
+              size_t{1} + (has_body ? 1 : 0) + (adds_duplex ? 1 : 0));
+    out_.Key("method");
+    out_.String(request.method);
+    if (has_body) {
+      out_.Key("body");
+      EDGE_RETURN_IF_ERROR(WriteBody(request.body, "request", depth));
+    }
+    if (adds_duplex) {
+      out_.Key("duplex");
+      out_.String("half");
+    }
+    return EndInit(request.options);
+  }
+
+  Status WriteResponse(const Response& response, size_t depth) {
+    out_.BeginArray(3);
+    out_.Put(Word::kResponse);
+    EDGE_RETURN_IF_ERROR(WriteBody(response.body, "response", depth));
+    BeginInit(response.headers, response.options, response.status_text.empty() ? 1 : 2);
+    out_.Key("status");
+    out_.Int(response.status);
+    if (!response.status_text.empty()) {
+      out_.Key("statusText");
+      out_.String(response.status_text);
+    }
+    return EndInit(response.options);
   }
 
   // Properties of errors are a courtesy: those that cannot be sent are left out.
@@ -405,7 +623,7 @@ class Writer {
       if (Writer(limits_, none, writer).Write(member.value, depth + 2).ok())
         properties.emplace_back(member.key, std::move(written));
     }
-    const bool has_stack = error.stack.has_value();
+    const bool has_stack = error.stack && limits_.reveals_internals;
     out_.BeginArray(!properties.empty() ? 5 : has_stack ? 4 : 3);
     out_.Put(Word::kError);
     out_.String(error.name);
@@ -479,11 +697,53 @@ void WritePath(PathView path, MessageWriter& out) {
   out.EndArray();
 }
 
+bool WriteTree(const Value& tree, MessageWriter& out) {
+  switch (tree.kind()) {
+    case Value::Kind::kNull:
+      out.Null();
+      return true;
+    case Value::Kind::kBool:
+      out.Bool(*tree.As<bool>());
+      return true;
+    case Value::Kind::kInt:
+      out.Int(*tree.As<int64_t>());
+      return true;
+    case Value::Kind::kDouble:
+      if (!std::isfinite(tree.number())) return false;
+      out.Double(tree.number());
+      return true;
+    case Value::Kind::kString:
+      out.String(*tree.string());
+      return true;
+    case Value::Kind::kBytes:  // of a binary message
+      out.Bytes(tree.As<BytesValue>()->bytes);
+      return true;
+    case Value::Kind::kArray:
+      out.BeginArray(tree.array()->size());
+      for (const Value& item : *tree.array())
+        if (!WriteTree(item, out)) return false;
+      out.EndArray();
+      return true;
+    case Value::Kind::kObject:
+      out.BeginObject(tree.object()->size());
+      for (const Member& member : tree.object()->members()) {
+        out.Key(member.key);
+        if (!WriteTree(member.value, out)) return false;
+      }
+      out.EndObject();
+      return true;
+    default:
+      return false;
+  }
+}
+
 StatusOr<std::string> Encode(const Value& value) {
   References none;
   std::string text;
+  SessionLimits limits;
+  limits.reveals_internals = true;  // it goes to nobody
   MessageWriter writer(&text);
-  EDGE_RETURN_IF_ERROR(WriteExpression(value, SessionLimits{}, none, writer));
+  EDGE_RETURN_IF_ERROR(WriteExpression(value, limits, none, writer));
   return text;
 }
 

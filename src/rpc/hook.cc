@@ -9,6 +9,7 @@
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
+#include "edge/rpc/map.h"
 #include "edge/rpc/promise.h"
 #include "src/rpc/hooks.h"
 
@@ -119,6 +120,7 @@ HookPtr Hook::Get(PathView path) {
 
 HookPtr Hook::Start(PathView path, Array args, bool is_get) {
   if (CallContext::Current() != nullptr) {
+    if (HookPtr recorded = internal::RecordCall(Self(), path, args, is_get)) return recorded;
     if (WaitsAtGate()) return StartHeld(path, std::move(args), is_get);
     CallContext::Scope outside(nullptr);  // the callee is not part of the caller's context
     return Start(path, std::move(args), is_get);
@@ -149,6 +151,50 @@ HookPtr Hook::StartQueued(PathView path, Array args, bool is_get) {
   if (!posted.ok()) return FailedHook(Annotate(posted, "the call could not be queued"));
   return std::move(pending.promise);
 }
+
+HookPtr Hook::Map(PathView path, MapProgram program) {
+  if (CallContext::Current() != nullptr) {
+    if (!WaitsAtGate()) {
+      CallContext::Scope outside(nullptr);
+      return Map(path, std::move(program));
+    }
+    Pending pending = MakePromise();
+    CallContext::Current()->BeforeSend(
+        [self = Self(), path = Own(path), program = std::move(program),
+         resolver = std::move(pending.resolver)](Status may_leave) mutable {
+          if (!may_leave.ok()) return resolver.Settle(std::move(may_leave));
+          CallContext::Scope outside(nullptr);
+          resolver.Follow(self->Map(PathViewOf(path), std::move(program)));
+        });
+    return std::move(pending.promise);
+  }
+  if (OnHome()) return DoMap(path, std::move(program));
+  Pending pending = MakePromise(home_);
+  Status posted = home_->Post([self = Self(), path = Own(path), program = std::move(program),
+                               resolver = std::move(pending.resolver)]() mutable {
+    resolver.Follow(self->DoMap(PathViewOf(path), std::move(program)));
+  });
+  if (!posted.ok()) return FailedHook(Annotate(posted, "the call could not be queued"));
+  return std::move(pending.promise);
+}
+
+HookPtr Hook::DoMap(PathView path, MapProgram program) {
+  return RunMap(path.empty() ? Self() : DoGet(path), std::move(program));
+}
+
+void Hook::OnBroken(Callback<void(Status)> broken) {
+  if (OnHome()) return DoOnBroken(std::move(broken));
+  home_->PostUrgent([self = Self(), broken = std::move(broken), back = Loop::Current()]() mutable {
+    self->DoOnBroken([broken = std::move(broken), back](Status why) mutable {
+      why = Unshared(why);
+      if (back == nullptr) return broken(std::move(why));
+      back->PostUrgent(
+          [broken = std::move(broken), why = std::move(why)]() mutable { broken(std::move(why)); });
+    });
+  });
+}
+
+void Hook::DoOnBroken(Callback<void(Status)>) {}
 
 void Hook::Pull(Settled done) {
   if (OnHome()) return DoPull(std::move(done));
@@ -240,6 +286,8 @@ class BrokenPromise : public Hook {
   HookPtr DoCall(PathView, Array) override { return Self(); }
   HookPtr DoGet(PathView) override { return Self(); }
   void DoPull(Settled done) override { done(status_); }
+  HookPtr DoMap(PathView, MapProgram) override { return Self(); }
+  void DoOnBroken(Callback<void(Status)> broken) override { broken(status_); }
 
  private:
   const Status status_;
@@ -285,6 +333,7 @@ class PromiseHook : public Hook {
     target_ = std::move(target);
     if (!waiting_.empty()) Schedule(Self());
   }
+  const Hook* target() const { return target_.get(); }
 
  protected:
   HookPtr DoCall(PathView path, Array args) override {
@@ -311,6 +360,23 @@ class PromiseHook : public Hook {
     if (target_ && waiting_.empty()) return target_->Pull(std::move(done));
     waiting_.push_back(
         [done = std::move(done)](Hook& target) mutable { target.Pull(std::move(done)); });
+  }
+
+  // What it becomes runs the program: the peer, if it is an object or a call of a peer.
+  HookPtr DoMap(PathView path, MapProgram program) override {
+    if (target_ && waiting_.empty()) return target_->Map(path, std::move(program));
+    Pending pending = MakePromise(home());
+    waiting_.push_back([path = Own(path), program = std::move(program),
+                        resolver = std::move(pending.resolver)](Hook& target) mutable {
+      resolver.Follow(target.Map(PathViewOf(path), std::move(program)));
+    });
+    return std::move(pending.promise);
+  }
+
+  void DoOnBroken(Callback<void(Status)> broken) override {
+    if (target_ && waiting_.empty()) return target_->OnBroken(std::move(broken));
+    waiting_.push_back(
+        [broken = std::move(broken)](Hook& target) mutable { target.OnBroken(std::move(broken)); });
   }
 
  private:
@@ -416,6 +482,18 @@ bool HoldsPromises(const Array& args) {
     return value.As<PromiseRef>() != nullptr;
   };
   return std::ranges::any_of(args, [&](const Value& arg) { return holds(holds, arg); });
+}
+
+bool IsSettled(const HookPtr& hook) {
+  const Hook* at = hook.get();
+  while (at != nullptr && at->kind_tag() == &kPromiseTag)
+    at = static_cast<const PromiseHook*>(at)->target();
+  return at != nullptr;
+}
+
+size_t SettledBytes(const HookPtr& hook) {
+  const Value* kept = KeptPromise::ValueOf(hook);
+  return kept == nullptr ? 0 : ApproximateBytes(*kept);
 }
 
 void ResolvePromises(Array args, Callback<void(StatusOr<Array>)> done) {

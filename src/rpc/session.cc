@@ -1,17 +1,23 @@
 #include "edge/rpc/session.h"
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
+#include "edge/rpc/map.h"
+#include "edge/rpc/stream.h"
 #include "src/rpc/expression.h"
 #include "src/rpc/hooks.h"
 #include "src/rpc/json.h"
+#include "src/rpc/message.h"
+#include "src/rpc/stream_sender.h"
 
 namespace edge::rpc {
 namespace {
@@ -53,6 +59,8 @@ class ImportHook : public Hook {
   HookPtr DoCall(PathView path, Array args) override;
   HookPtr DoGet(PathView path) override;
   void DoPull(Settled done) override;
+  HookPtr DoMap(PathView path, MapProgram program) override;
+  void DoOnBroken(Callback<void(Status)> broken) override;
 
  private:
   const std::shared_ptr<Session::Core> core_;
@@ -62,17 +70,23 @@ class ImportHook : public Hook {
   uint64_t introductions_ = 1;
   HookPtr target_;
   std::vector<Settled> waiting_;
+  std::vector<Callback<void(Status)>> on_broken_;
   HookPtr self_;  // set while something waits: an asked answer is always awaited
 };
 
-class Session::Core : public std::enable_shared_from_this<Core>, public References {
+class Session::Core : public std::enable_shared_from_this<Core>,
+                      public References,
+                      public StreamCarrier {
  public:
   Core(HookPtr main, const SessionLimits& limits, Callback<void()> on_output)
       : limits_(limits), home_(Loop::Current()), on_output_(std::move(on_output)) {
-    exports_[0] = {main ? std::move(main) : EmptyMain(), 1, false};
+    exports_[0] = {main ? std::move(main) : EmptyMain(), 1, false, false, 0, 0, nullptr};
   }
 
   void Start() { main_ = NewImport(0, false); }
+
+  Counts counts() const { return {imports_.size(), exports_.size() + (evaluating_ ? 1 : 0)}; }
+  static thread_local Core* current_core;  // whose message is being handled
 
   // ---- messages of the peer
 
@@ -80,7 +94,9 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const auto keep = shared_from_this();  // a method that is called may end the session
     if (ended()) return end_status_;
     const CallContext::Scope outside(nullptr);
+    Core* const outer = std::exchange(current_core, this);
     Status status = Dispatch(text);
+    current_core = outer;
     if (!status.ok() && !ended()) Abort(std::move(status));
     CheckIdle();
     return end_status_;
@@ -100,15 +116,15 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const std::string type = *(*message)[0].string();
     const size_t size = message->size();
     const int64_t* id = size > 1 ? (*message)[1].As<int64_t>() : nullptr;
-    if (type == "push" && size == 2) return OnPush(std::move((*message)[1]));
+    if (type == "push" && size == 2) return OnPush(std::move((*message)[1]), text.size());
     if (type == "pull" && size == 2 && id != nullptr) return OnPull(*id);
     if ((type == "resolve" || type == "reject") && size == 3 && id != nullptr)
       return OnAnswer(*id, type == "reject", std::move((*message)[2]));
     if (type == "release" && size == 3 && id != nullptr && (*message)[2].As<int64_t>() != nullptr)
       return OnRelease(*id, *(*message)[2].As<int64_t>());
     if (type == "abort" && size == 2) return OnAbort(std::move((*message)[1]));
-    if (type == "stream" || type == "pipe")
-      return Unimplemented("\"{}\" messages are not supported", type);
+    if (type == "stream" && size == 2) return OnStream(std::move((*message)[1]), text.size());
+    if (type == "pipe" && size == 1) return OnPipe();
     return InvalidArgument("bad message of type \"{}\"", std::string_view(type).substr(0, 40));
   }
 
@@ -119,7 +135,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     int64_t id = 0;
     int64_t count = 0;
     if (!in.Open()) return std::nullopt;
-    if (in.Is(Word::kPush)) return DispatchCall(in);
+    if (in.Is(Word::kPush)) return DispatchCall(in, text.size());
     if (in.Is(Word::kPull)) {
       if (!in.Int(&id) || !in.Close() || !in.done()) return std::nullopt;
       return OnPull(id);
@@ -135,7 +151,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     return OnAnswer(id, false, std::move(expression));
   }
 
-  std::optional<Status> DispatchCall(MessageReader& in) {
+  std::optional<Status> DispatchCall(MessageReader& in, size_t message_bytes) {
     int64_t id = 0;
     std::array<std::string_view, 8> names;
     size_t name_count = 0;
@@ -148,32 +164,99 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const auto found = exports_.find(id);
     if (found == exports_.end()) return std::nullopt;
     const HookPtr hook = found->second.hook;
+    pipeline_depth_ = IsSettled(hook) ? 0 : found->second.depth;
     EDGE_ASSIGN_OR_RETURN(Array values,
                           EvaluateArguments(std::move(*args.As<Array>()), limits_, *this));
+    evaluating_ = true;
     HookPtr result = hook->Call(PathView(names.data(), name_count), std::move(values));
+    evaluating_ = false;
     if (ended()) return end_status_;
-    exports_[next_result_++] = {std::move(result), 1, false};
+    return AddResult(std::move(result), message_bytes);
+  }
+
+  // Evaluates what becomes the peer's next result.
+  StatusOr<HookPtr> NextResult(Value expression) {
+    if (exports_.size() >= limits_.exports_max)
+      return ResourceExhausted("{} objects and results are held; release some", exports_.size());
+    pipeline_depth_ = 0;
+    evaluating_ = true;
+    StatusOr<Value> value = Evaluate(std::move(expression), limits_, *this);
+    evaluating_ = false;
+    if (!value.ok()) return value.status();
+    if (ended()) return end_status_;
+    return ValueHook(std::move(*value));
+  }
+
+  Status AddResult(HookPtr hook, size_t message_bytes) {
+    const bool settled = IsSettled(hook);
+    const size_t depth = settled ? 0 : pipeline_depth_ + 1;
+    // What the message said is kept by the call until it has its result, and then that is.
+    const size_t bytes = settled ? SettledBytes(hook) : message_bytes;
+    exports_[next_result_++] = {std::move(hook), 1, false, false, depth, bytes, nullptr};
+    if (depth > limits_.pipeline_max)
+      return ResourceExhausted("{} calls wait for each other", depth);
+    return Pin(bytes);
+  }
+
+  Status OnPush(Value expression, size_t message_bytes) {
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, NextResult(std::move(expression)));
+    return AddResult(std::move(hook), message_bytes);
+  }
+
+  Status OnStream(Value expression, size_t message_bytes) {
+    if (stream_bytes_ + message_bytes > limits_.stream_bytes_max)
+      return ResourceExhausted("{} bytes of streams are not acknowledged; wait for that",
+                               stream_bytes_);
+    stream_bytes_ += message_bytes;
+    EDGE_ASSIGN_OR_RETURN(HookPtr hook, NextResult(std::move(expression)));
+    const int64_t id = next_result_++;
+    exports_[id] = {hook, 1, true, true, 0, 0, nullptr};
+    ++unanswered_;
+    hook->Pull([weak = weak_from_this(), id, message_bytes](StatusOr<Value> outcome) {
+      const auto core = weak.lock();
+      if (core == nullptr) return;
+      core->stream_bytes_ -= message_bytes;
+      core->Answer(id, std::move(outcome));
+    });
     return OkStatus();
   }
 
-  Status OnPush(Value expression) {
+  Status OnPipe() {
     if (exports_.size() >= limits_.exports_max)
       return ResourceExhausted("{} objects and results are held; release some", exports_.size());
-    EDGE_ASSIGN_OR_RETURN(Value value, Evaluate(std::move(expression), limits_, *this));
-    if (ended()) return end_status_;
-    exports_[next_result_++] = {ValueHook(std::move(value)), 1, false};
+    // No room of its own: a chunk is acknowledged when it is read.
+    PipeEnds ends = MakePipeHooks({.bytes_max = 0});
+    exports_[next_result_++] = {std::move(ends.writable), 1, false, false, 0, 0,
+                                std::move(ends.readable)};
     return OkStatus();
+  }
+
+  Status Pin(size_t bytes) {
+    pinned_bytes_ += bytes;
+    if (pinned_bytes_ <= limits_.memory_bytes_max) return OkStatus();
+    return ResourceExhausted("{} bytes are held for the peer; {} are allowed", pinned_bytes_,
+                             limits_.memory_bytes_max);
   }
 
   Status OnPull(int64_t id) {
     const auto found = exports_.find(id);
     if (found == exports_.end()) return InvalidArgument("pull of {}, which is not exported", id);
-    if (!std::exchange(found->second.pulled, true)) AnswerWhenSettled(id, found->second.hook);
+    if (std::exchange(found->second.pulled, true)) return OkStatus();
+    AnswerWhenSettled(id, found->second.hook);
+    if (unanswered_ > limits_.calls_max)
+      return ResourceExhausted("{} calls wait for their answers; {} are allowed", unanswered_,
+                               limits_.calls_max);
     return OkStatus();
   }
 
   Status OnAnswer(int64_t id, bool is_rejection, Value expression) {
     EDGE_ASSIGN_OR_RETURN(Value value, Evaluate(std::move(expression), limits_, *this));
+    if (const auto ack = acks_.find(id); ack != acks_.end()) {
+      auto answered = std::move(ack->second);
+      acks_.erase(ack);
+      answered(is_rejection ? StatusFromError(value) : OkStatus());
+      return OkStatus();
+    }
     const auto found = imports_.find(id);
     const HookPtr hook = found == imports_.end() ? nullptr : found->second->TryRef();
     if (!hook) return OkStatus();  // released meanwhile
@@ -193,8 +276,9 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
       return InvalidArgument("release of {}: {} of {} references", id, count, entry.count);
     entry.count -= static_cast<uint64_t>(count);
     if (entry.count != 0) return OkStatus();
-    const HookPtr hook = std::move(entry.hook);  // dropped after the table is in order
+    const Export dropped = std::move(entry);  // after the table is in order
     exports_.erase(found);
+    pinned_bytes_ -= dropped.bytes;
     return OkStatus();
   }
 
@@ -211,6 +295,7 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     const auto found = exports_.find(id);
     if (found == exports_.end()) return InvalidArgument("no export {}", id);
     const HookPtr hook = found->second.hook;
+    if (!IsSettled(hook)) pipeline_depth_ = std::max(pipeline_depth_, found->second.depth);
     const std::vector<std::string_view> names(path.begin(), path.end());
     return args ? hook->Call(names, std::move(*args)) : hook->Get(names);
   }
@@ -237,23 +322,181 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
                     import->id(), out);
       return OkStatus();
     }
+    return Offer(hook, is_promise, is_promise ? Word::kPromise : Word::kExport, out);
+  }
+
+  Status Offer(const HookPtr& hook, bool is_promise, Word word, MessageWriter& out) {
     if (exports_.size() >= limits_.exports_max)
       return ResourceExhausted("the peer holds {} objects and results", exports_.size());
     const int64_t id = next_offer_--;
-    exports_[id] = {hook, 1, is_promise};
+    exports_[id] = {hook, 1, is_promise, false, 0, 0, nullptr};
     offered_.push_back(id);
-    WriteNumbered(is_promise ? Word::kPromise : Word::kExport, id, out);
+    WriteNumbered(word, id, out);
     return OkStatus();
+  }
+
+  StatusOr<HookPtr> IntroduceWritable(int64_t id) override {
+    if (imports_.contains(id)) return InvalidArgument("stream {} was offered before", id);
+    EDGE_ASSIGN_OR_RETURN(HookPtr import, Introduce(id, false));
+    return MakeHook<StreamSender>(home_, shared_from_this(), std::move(import), id);
+  }
+
+  StatusOr<HookPtr> TakeReadable(int64_t id) override {
+    const auto found = exports_.find(id);
+    if (found == exports_.end() || !found->second.pipe_readable)
+      return InvalidArgument("{} is no pipe, or its readable end was taken before", id);
+    return std::exchange(found->second.pipe_readable, nullptr);
+  }
+
+  StatusOr<HookPtr> Map(int64_t id, const Path& path, MapProgram program) override {
+    EDGE_ASSIGN_OR_RETURN(const HookPtr hook, Resolve(id, {}, std::nullopt));
+    program.budget = std::make_shared<MapBudget>(
+        MapBudget{.steps = limits_.map_steps_max, .bytes = limits_.map_bytes_max});
+    const std::vector<std::string_view> names(path.begin(), path.end());
+    return hook->Map(names, std::move(program));
+  }
+
+  // A pipe to the peer, filled from `stream` as its window has room. Its message leaves before
+  // the one that is being written; if that fails, the pipe is broken off.
+  Status NameReadable(const HookPtr& stream, MessageWriter& out) override {
+    if (ended()) return end_status_;
+    if (imports_.size() >= limits_.imports_max)
+      return ResourceExhausted("{} objects of the peer are in use", imports_.size());
+    const int64_t id = next_call_++;
+    HookPtr import = NewImport(id, false);
+    const HookPtr sender = MakeHook<StreamSender>(home_, shared_from_this(), std::move(import), id);
+    std::string text = TakeBuffer();
+    MessageWriter pipe(&text, codec_);
+    pipe.BeginArray(1);
+    pipe.Put(Word::kPipe);
+    pipe.EndArray();
+    Send(std::move(text));
+    WriteNumbered(Word::kReadable, id, out);
+    pumps_.emplace_back(stream, sender);
+    return OkStatus();
+  }
+
+  // Under a fresh id: a stream of the peer's own goes back to it through us.
+  Status NameWritable(const HookPtr& stream, MessageWriter& out) override {
+    return Offer(stream, false, Word::kWritable, out);
+  }
+
+  // ---- streams to the peer
+
+  Status SendStream(int64_t id, std::string_view method, const Array& args, size_t* bytes,
+                    Callback<void(Status)> ack) override {
+    if (ended()) return end_status_;
+    std::string text = TakeBuffer();
+    MessageWriter out(&text, codec_);
+    out.BeginArray(2);
+    out.Put(Word::kStream);
+    out.BeginArray(4);
+    out.Put(Word::kPipeline);
+    out.Int(id);
+    WritePath({&method, 1}, out);
+    Status status = WriteArguments(args, limits_, *this, out);
+    out.EndArray();
+    out.EndArray();
+    if (status.ok() && text.size() > limits_.message_bytes_max)
+      status = ResourceExhausted("a chunk of {} bytes; {} are allowed", text.size(),
+                                 limits_.message_bytes_max);
+    if (!status.ok()) {
+      TakeBackOffers();
+      return status;
+    }
+    *bytes = text.size();
+    stream_bytes_out_ += text.size();
+    acks_[next_call_++] = [this, size = text.size(), ack = std::move(ack)](Status answer) mutable {
+      stream_bytes_out_ -= size;
+      ack(std::move(answer));
+    };
+    SendWithOffers(std::move(text));
+    return OkStatus();
+  }
+
+  // A transport that takes its output when it likes sets the pace; one that takes each message
+  // at once holds no more than the windows.
+  bool MaySend(size_t in_flight) override {
+    if (output_bytes_ >= kStreamOutputBytesMax) {
+      streams_wait_ = true;
+      return false;
+    }
+    return in_flight == 0 || stream_bytes_out_ < limits_.stream_bytes_max / 4 * 3;
+  }
+  int64_t now_us() override { return home_ == nullptr ? -1 : home_->clock().monotonic_ns() / 1000; }
+  void AddSender(StreamSender* sender) override { senders_.insert(sender); }
+  void RemoveSender(StreamSender* sender) override { senders_.erase(sender); }
+
+  void ResumeSenders() {
+    const auto keep = shared_from_this();
+    std::vector<HookPtr> senders;
+    for (StreamSender* sender : senders_)
+      if (HookPtr hook = sender->TryRef()) senders.push_back(std::move(hook));
+    for (const HookPtr& sender : senders) static_cast<StreamSender*>(sender.get())->Resume();
+  }
+
+  static void Pump(HookPtr stream, const HookPtr& sender) {
+    auto* const to = static_cast<StreamSender*>(sender.get());
+    to->set_on_broken([stream](const Status& why) {
+      constexpr std::string_view kCancel = "cancel";
+      Array args;
+      args.push_back(ErrorFromStatus(why));
+      stream->Call({&kCancel, 1}, std::move(args));
+    });
+    ForEachChunk(
+        std::move(stream),
+        [sender](Value chunk, Callback<void(Status)> next) {
+          Pending room = MakePromise();
+          static_cast<StreamSender*>(sender.get())
+              ->Write(std::move(chunk), std::move(room.resolver));
+          room.promise->Pull([next = std::move(next)](const StatusOr<Value>& written) mutable {
+            next(written.status());
+          });
+        },
+        [sender](const Status& end) {
+          auto* const done = static_cast<StreamSender*>(sender.get());
+          done->set_on_broken(nullptr);
+          if (!end.ok()) return done->AbortInOrder(end);
+          done->Close(MakePromise().resolver);
+        });
   }
 
   // ---- our messages
 
+  HookPtr PushMap(const ImportHook& on, PathView path, const MapProgram& program) {
+    if (ended()) return FailedHook(end_status_);
+    std::string text = TakeBuffer();
+    MessageWriter out(&text, codec_);
+    out.BeginArray(2);
+    out.Put(Word::kPush);
+    out.BeginArray(5);
+    out.Put(Word::kRemap);
+    out.Int(on.id());
+    WritePath(path, out);
+    out.BeginArray(program.captures.size());
+    Status status;
+    for (const HookPtr& capture : program.captures)
+      if (status.ok()) status = NameCapture(capture, out);
+    out.EndArray();
+    if (status.ok() && !WriteTree(Value(program.instructions), out))
+      status = InvalidArgument("a map with instructions that are not plain JSON");
+    out.EndArray();
+    out.EndArray();
+    return Push(std::move(text), std::move(status));
+  }
+
+  // A capture is an import or an export: one of a promise's too.
+  Status NameCapture(const HookPtr& hook, MessageWriter& out) {
+    const ImportHook* import = ImportHook::From(hook);
+    if (import == nullptr || import->core() != this) return Name(hook, false, out);
+    if (import->target()) return NameCapture(import->target(), out);
+    WriteNumbered(Word::kImport, import->id(), out);
+    return OkStatus();
+  }
+
   // The promise of a call (args) or of a property (null).
   HookPtr Push(const ImportHook& on, PathView path, const Array* args) {
     if (ended()) return FailedHook(end_status_);
-    if (imports_.size() >= limits_.imports_max)
-      return FailedHook(
-          ResourceExhausted("{} calls and objects of the peer are in use", imports_.size()));
     std::string text = TakeBuffer();
     MessageWriter out(&text, codec_);
     out.BeginArray(2);
@@ -266,6 +509,12 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     if (args != nullptr) status = WriteArguments(*args, limits_, *this, out);
     out.EndArray();
     out.EndArray();
+    return Push(std::move(text), std::move(status));
+  }
+
+  HookPtr Push(std::string text, Status status) {
+    if (status.ok() && imports_.size() >= limits_.imports_max)
+      status = ResourceExhausted("{} calls and objects of the peer are in use", imports_.size());
     if (status.ok() && text.size() > limits_.message_bytes_max)
       status = ResourceExhausted("a call of {} bytes; {} are allowed", text.size(),
                                  limits_.message_bytes_max);
@@ -312,7 +561,20 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
 
   void Answer(int64_t id, StatusOr<Value> outcome) {
     --unanswered_;
-    if (!ended() && exports_.contains(id)) SendAnswer(id, std::move(outcome));
+    const auto found = exports_.find(id);
+    if (!ended() && found != exports_.end()) {
+      found->second.depth = 0;
+      if (found->second.auto_release) {
+        const Export dropped = std::move(found->second);
+        exports_.erase(found);
+        SendAnswer(id, std::move(outcome));
+      } else {
+        const size_t bytes = outcome.ok() ? ApproximateBytes(*outcome) : 0;
+        pinned_bytes_ -= std::exchange(found->second.bytes, bytes);
+        SendAnswer(id, std::move(outcome));
+        if (Status status = Pin(bytes); !status.ok()) Abort(std::move(status));
+      }
+    }
     CheckIdle();
   }
 
@@ -345,8 +607,11 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   void WriteError(const Status& status, MessageWriter& out) {
     References none;
     std::string text;
-    MessageWriter error(&text, codec_);
-    if (WriteExpression(ErrorFromStatus(status), limits_, none, error).ok()) return out.Raw(text);
+    MessageWriter writer(&text, codec_);
+    const bool is_hidden = !limits_.reveals_internals && IsPrivate(status);
+    const Value error =
+        ErrorFromStatus(is_hidden ? Status(status.code(), "internal error") : status);
+    if (WriteExpression(error, limits_, none, writer).ok()) return out.Raw(text);
     out.BeginArray(3);
     out.Put(Word::kError);
     out.String("Error");
@@ -362,10 +627,12 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
       if (found != exports_.end() && found->second.pulled)
         AnswerWhenSettled(id, HookPtr(found->second.hook));
     }
+    for (auto& [stream, sender] : std::exchange(pumps_, {})) Pump(std::move(stream), sender);
   }
 
   void TakeBackOffers() {
     for (const int64_t id : std::exchange(offered_, {})) exports_.erase(id);
+    pumps_.clear();
   }
 
   void Send(std::string text) {
@@ -418,11 +685,19 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
     if (on_ended_) on_ended_();
     const auto exports = std::exchange(exports_, {});
     const auto imports = std::exchange(imports_, {});
+    auto acks = std::exchange(acks_, {});
+    pumps_.clear();
+    pinned_bytes_ = 0;
     const HookPtr main = std::move(main_);
     // Held all together first: what one failure runs may drop the others.
     std::vector<HookPtr> waiting;
     for (const auto& [id, import] : imports)
       if (HookPtr hook = import->TryRef()) waiting.push_back(std::move(hook));
+    std::vector<HookPtr> senders;
+    for (StreamSender* sender : senders_)
+      if (HookPtr hook = sender->TryRef()) senders.push_back(std::move(hook));
+    for (const HookPtr& hook : senders) static_cast<StreamSender*>(hook.get())->Fail(end_status_);
+    for (auto& [id, ack] : acks) ack(end_status_);
     for (const HookPtr& hook : waiting)
       static_cast<ImportHook*>(hook.get())->Become(FailedHook(end_status_));
   }
@@ -449,8 +724,14 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   struct Export {
     HookPtr hook;
     uint64_t count = 0;
-    bool pulled = false;  // an answer was asked for, or is due unasked
+    bool pulled = false;        // an answer was asked for, or is due unasked
+    bool auto_release = false;  // gone with its answer: a stream message's
+    size_t depth = 0;           // of unsettled calls that it waits for, itself included
+    size_t bytes = 0;           // that it keeps alive, about
+    HookPtr pipe_readable;      // of a pipe, until it is taken
   };
+  // Streams wait behind this much output: what the transport has not taken helps nobody.
+  static constexpr size_t kStreamOutputBytesMax = 1 << 20;
 
   const SessionLimits limits_;
   Loop* const home_;
@@ -460,10 +741,19 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   std::unordered_map<int64_t, Export> exports_;
   std::unordered_map<int64_t, ImportHook*> imports_;  // each removes itself when it dies
   HookPtr main_;
-  int64_t next_call_ = 1;         // our next push
-  int64_t next_result_ = 1;       // the peer's next push
-  int64_t next_offer_ = -1;       // our next stub
-  std::vector<int64_t> offered_;  // by the message that is being written
+  int64_t next_call_ = 1;                           // our next push
+  int64_t next_result_ = 1;                         // the peer's next push
+  int64_t next_offer_ = -1;                         // our next stub
+  std::vector<int64_t> offered_;                    // by the message that is being written
+  std::vector<std::pair<HookPtr, HookPtr>> pumps_;  // by it too: stream and sender
+  std::unordered_map<int64_t, Callback<void(Status)>> acks_;  // by id of the stream message
+  std::unordered_set<StreamSender*> senders_;                 // each removes itself
+  bool streams_wait_ = false;                                 // for the transport to take output
+  bool evaluating_ = false;                                   // what becomes the next export
+  size_t stream_bytes_ = 0;                                   // of the peer's, not acknowledged
+  size_t stream_bytes_out_ = 0;                               // of ours
+  size_t pinned_bytes_ = 0;                                   // sum over exports_
+  size_t pipeline_depth_ = 0;  // deepest unsettled result that the message refers to
   Codec codec_ = Codec::kJson;
   Callback<void(std::string_view)> sink_;
   Callback<void()> on_ended_;
@@ -472,6 +762,8 @@ class Session::Core : public std::enable_shared_from_this<Core>, public Referenc
   size_t output_bytes_ = 0;
   size_t unanswered_ = 0;
 };
+
+thread_local Session::Core* Session::Core::current_core = nullptr;
 
 // ---- ImportHook
 
@@ -498,11 +790,23 @@ void ImportHook::DoPull(Settled done) {
   if (id_ > 0 && !std::exchange(pulled_, true)) core_->SendPull(id_);
 }
 
+HookPtr ImportHook::DoMap(PathView path, MapProgram program) {
+  if (target_) return target_->Map(path, std::move(program));
+  return core_->PushMap(*this, path, program);
+}
+
+void ImportHook::DoOnBroken(Callback<void(Status)> broken) {
+  if (target_) return target_->OnBroken(std::move(broken));
+  if (core_->ended()) return broken(core_->end_status_);
+  on_broken_.push_back(std::move(broken));
+}
+
 void ImportHook::Become(HookPtr target) {
   const HookPtr self = Self();
   self_ = nullptr;
   target_ = std::move(target);
   for (Settled& done : std::exchange(waiting_, {})) target_->Pull(std::move(done));
+  for (auto& broken : std::exchange(on_broken_, {})) target_->OnBroken(std::move(broken));
 }
 
 // ---- Session
@@ -543,6 +847,10 @@ bool Session::TakeOutput(std::string* message) {
   *message = std::move(core_->output_.front());
   core_->output_.pop_front();
   core_->output_bytes_ -= message->size();
+  if (core_->streams_wait_ && core_->output_bytes_ < Core::kStreamOutputBytesMax / 2) {
+    core_->streams_wait_ = false;
+    core_->ResumeSenders();
+  }
   return true;
 }
 
@@ -567,7 +875,11 @@ const Status& Session::end_status() const {
   return core_->end_status_;
 }
 Session::Counts Session::counts() const {
-  return {core_->imports_.size(), core_->exports_.size()};
+  return core_->counts();
+}
+std::optional<Session::Counts> Session::CallerCounts() {
+  if (Core::current_core == nullptr) return std::nullopt;
+  return Core::current_core->counts();
 }
 size_t Session::unanswered_pulls() const {
   return core_->unanswered_;

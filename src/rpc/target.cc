@@ -3,6 +3,7 @@
 #include <coroutine>
 #include <exception>
 
+#include "absl/strings/cord.h"
 #include "edge/base/errors.h"
 #include "edge/rpc/stub.h"
 #include "src/rpc/hooks.h"
@@ -17,6 +18,22 @@ const MethodEntry* MethodTable::Find(std::string_view name) const {
   return found != end && found->name == name ? found : nullptr;
 }
 
+namespace {
+
+constexpr char kPrivateUrl[] = "edge.rpc/private";
+
+// What a foreign exception says may hold paths, queries or secrets: it stays in the process.
+Status Private(Status status) {
+  status.SetPayload(kPrivateUrl, absl::Cord());
+  return status;
+}
+
+}  // namespace
+
+bool IsPrivate(const Status& status) {
+  return status.GetPayload(kPrivateUrl).has_value();
+}
+
 Status internal::StatusFromException() noexcept {
   try {
     throw;
@@ -24,9 +41,9 @@ Status internal::StatusFromException() noexcept {
     if (!error.status().ok()) return error.status();
     return Internal("an Error without an error was thrown");
   } catch (const std::exception& exception) {
-    return Internal("{}", exception.what());
+    return Private(Internal("{}", exception.what()));
   } catch (...) {
-    return Internal("an exception of unknown type");
+    return Private(Internal("an exception of unknown type"));
   }
 }
 

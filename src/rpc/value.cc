@@ -52,6 +52,29 @@ bool Object::operator==(const Object& other) const {
   });
 }
 
+namespace internal {
+
+template <typename T>
+Box<T>::Box(T value) : value_(new T(std::move(value))) {}
+template <typename T>
+Box<T>::Box(const Box& other) : value_(other.value_ == nullptr ? nullptr : new T(*other.value_)) {}
+template <typename T>
+Box<T>::~Box() {
+  delete value_;
+}
+template <typename T>
+bool Box<T>::operator==(const Box& other) const {
+  return value_ == other.value_ ||
+         (value_ != nullptr && other.value_ != nullptr && *value_ == *other.value_);
+}
+
+template class Box<ErrorValue>;
+template class Box<Blob>;
+template class Box<Request>;
+template class Box<Response>;
+
+}  // namespace internal
+
 namespace {
 
 constexpr std::array<std::string_view, 13> kBytesKindNames = {
@@ -59,9 +82,11 @@ constexpr std::array<std::string_view, 13> kBytesKindNames = {
     "Int16Array",     "Uint16Array",  "Int32Array",  "Uint32Array", "BigInt64Array",
     "BigUint64Array", "Float32Array", "Float64Array"};
 
-constexpr std::array<std::string_view, 16> kKindNames = {
-    "undefined", "null", "boolean", "integer", "number", "bigint", "string", "bytes",
-    "date",      "URL",  "headers", "error",   "array",  "object", "stub",   "promise"};
+constexpr std::array<std::string_view, 21> kKindNames = {
+    "undefined", "null",    "boolean", "integer", "number",          "bigint",
+    "string",    "bytes",   "date",    "URL",     "headers",         "error",
+    "array",     "object",  "stub",    "promise", "readable stream", "writable stream",
+    "blob",      "request", "response"};
 
 // Where a Status keeps the value that a promise was rejected with.
 constexpr char kRejectionUrl[] = "edge.rpc/rejection";
@@ -120,19 +145,11 @@ std::string_view StatusCodeName(StatusCode code) {
 
 Value::Value(Bytes bytes) : rep_(BytesValue{std::move(bytes), BytesKind::kUint8Array}) {}
 Value::Value(Array items) : rep_(std::move(items)) {}
-Value::Value(ErrorValue value) : rep_(std::make_unique<ErrorValue>(std::move(value))) {}
-
-Value::Value(const Value& other) {
-  std::visit(
-      [this](const auto& part) {
-        if constexpr (std::is_same_v<decltype(part), const std::unique_ptr<ErrorValue>&>) {
-          rep_ = std::make_unique<ErrorValue>(*part);
-        } else {
-          rep_ = part;
-        }
-      },
-      other.rep_);
-}
+Value::Value(ErrorValue value) : rep_(internal::Box<ErrorValue>(std::move(value))) {}
+Value::Value(Blob value) : rep_(internal::Box<Blob>(std::move(value))) {}
+Value::Value(Request value) : rep_(internal::Box<Request>(std::move(value))) {}
+Value::Value(Response value) : rep_(internal::Box<Response>(std::move(value))) {}
+Value::Value(const Value& other) = default;
 
 Value& Value::operator=(const Value& other) {
   if (this != &other) *this = Value(other);
@@ -177,8 +194,47 @@ bool Value::operator==(const Value& other) const {
     return a == b || (std::isnan(a) && std::isnan(b));
   }
   if (kind() != other.kind()) return false;
-  if (kind() == Kind::kError) return *As<ErrorValue>() == *other.As<ErrorValue>();
   return rep_ == other.rep_;
+}
+
+size_t ApproximateBytes(const Value& value) {
+  size_t bytes = sizeof(Value);
+  const auto add_members = [&bytes](const Object& object) {
+    for (const Member& member : object.members())
+      bytes += sizeof(std::string) + member.key.size() + ApproximateBytes(member.value);
+  };
+  const auto add_headers = [&bytes](const Headers& headers) {
+    for (const auto& [name, text] : headers.entries)
+      bytes += sizeof name + sizeof text + name.size() + text.size();
+  };
+  if (const std::string* text = value.string()) {
+    bytes += text->size();
+  } else if (const BytesValue* data = value.As<BytesValue>()) {
+    bytes += data->bytes.size();
+  } else if (const Array* array = value.array()) {
+    for (const Value& item : *array) bytes += ApproximateBytes(item);
+  } else if (const Object* object = value.object()) {
+    add_members(*object);
+  } else if (const BigInt* big = value.As<BigInt>()) {
+    bytes += big->decimal.size();
+  } else if (const ErrorValue* error = value.As<ErrorValue>()) {
+    bytes += sizeof *error + error->name.size() + error->message.size() +
+             (error->stack ? error->stack->size() : 0);
+    add_members(error->properties);
+  } else if (const Blob* blob = value.As<Blob>()) {
+    bytes += sizeof *blob + blob->type.size() + blob->bytes.size();
+  } else if (const Headers* headers = value.As<Headers>()) {
+    add_headers(*headers);
+  } else if (const Request* request = value.As<Request>()) {
+    bytes += sizeof *request + request->url.size() + ApproximateBytes(request->body);
+    add_headers(request->headers);
+    add_members(request->options);
+  } else if (const Response* response = value.As<Response>()) {
+    bytes += sizeof *response + ApproximateBytes(response->body);
+    add_headers(response->headers);
+    add_members(response->options);
+  }
+  return bytes;
 }
 
 Value ErrorFromStatus(const Status& status) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "edge/base/errors.h"
+#include "edge/rpc/session.h"
 
 namespace edge::rpc {
 namespace {
@@ -98,6 +99,92 @@ Value Conformance::ListTeams() {
                  ObjectOf("id", 2, "members", ArrayOf("u3")));
 }
 
+Value Conformance::Stats() {
+  const auto counts = Session::CallerCounts();
+  if (!counts) throw Thrown("Error", "not called by a session");
+  return ObjectOf("imports", counts->imports, "exports", counts->exports);
+}
+
+Task<Value> Conformance::Consume(ReadableStream<Bytes> stream) {
+  int64_t bytes = 0;
+  int64_t chunks = 0;
+  uint32_t low = 1;  // Adler-32, RFC 1950
+  uint32_t high = 0;
+  while (const auto chunk = co_await stream.Read()) {
+    for (const std::byte byte : *chunk) {
+      low = (low + std::to_integer<uint32_t>(byte)) % 65521;
+      high = (high + low) % 65521;
+    }
+    bytes += static_cast<int64_t>(chunk->size());
+    ++chunks;
+  }
+  co_return ObjectOf("bytes", bytes, "chunks", chunks, "adler", high << 16 | low);
+}
+
+Task<Value> Conformance::ConsumeOrError(ReadableStream<> stream) {
+  int chunks = 0;
+  for (;;) {
+    StatusOr<Chunk<Value>> chunk = co_await stream.Read().Try();
+    if (!chunk.ok()) {
+      const Value error = ErrorFromStatus(chunk.status());
+      const ErrorValue* thrown = error.As<ErrorValue>();
+      co_return ObjectOf("chunks", chunks, "error",
+                         thrown == nullptr ? "?" : thrown->name + ":" + thrown->message);
+    }
+    if (!*chunk) co_return ObjectOf("chunks", chunks, "error", nullptr);
+    ++chunks;
+  }
+}
+
+ReadableStream<Bytes> Conformance::Produce(int64_t total, int64_t chunk) {
+  if (total < 0 || chunk < 1) throw Thrown("RangeError", "bad sizes");
+  return Generate<Bytes>([total, chunk, at = int64_t{0}]() mutable {
+    std::optional<Bytes> next;
+    if (at == total) return next;
+    next.emplace();
+    for (const int64_t end = std::min(total, at + chunk); at < end; ++at)
+      next->push_back(static_cast<std::byte>((at * 31 + (at >> 8)) & 255));
+    return next;
+  });
+}
+
+ReadableStream<> Conformance::ProduceValues(int n) {
+  return Generate<Value>([n, i = 0]() mutable {
+    return i == n ? std::optional<Value>() : std::optional<Value>(ObjectOf("i", i++));
+  });
+}
+
+ReadableStream<> Conformance::ProduceThenFail(int n) {
+  return Generate<Value>([n, i = 0]() mutable {
+    if (i == n) throw Thrown("TypeError", "stream broke");
+    return std::optional<Value>(ObjectOf("i", i++));
+  });
+}
+
+Task<int> Conformance::WriteTo(WritableStream<> stream, int n) {
+  for (int i = 0; i < n; ++i) co_await stream.Write(ObjectOf("i", i));
+  co_await stream.Close();
+  co_return n;
+}
+
+WritableStream<> Conformance::GetSink(std::optional<double> delay_ms) {
+  sink_ = std::make_shared<Sink>();
+  return MakeSink<Value>(
+      [sink = sink_, delay_ns = static_cast<int64_t>(delay_ms.value_or(0) * 1e6)](
+          const Value& chunk) -> Task<void> {
+        const BytesValue* data = chunk.As<BytesValue>();
+        const int64_t bytes = data == nullptr ? 0 : static_cast<int64_t>(data->bytes.size());
+        const auto counted = sink;
+        if (delay_ns > 0) co_await Sleep(*Loop::Current(), delay_ns);
+        counted->bytes += bytes;
+      },
+      [sink = sink_](const Status& why) { (why.ok() ? sink->closed : sink->aborted) = true; });
+}
+
+Value Conformance::SinkState() {
+  return ObjectOf("bytes", sink_->bytes, "closed", sink_->closed, "aborted", sink_->aborted);
+}
+
 std::string Conformance::Inspect(Value x) {
   switch (x.kind()) {
     case Value::Kind::kUndefined:
@@ -144,8 +231,7 @@ std::string Conformance::Inspect(Value x) {
       }
       return text + "}";
     }
-    case Value::Kind::kStub:
-    case Value::Kind::kPromise:
+    default:
       break;
   }
   return "stub";

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "edge/base/task.h"
+#include "edge/rpc/stream.h"
 #include "edge/rpc/stub.h"
 
 namespace edge::rpc {
@@ -95,6 +96,16 @@ class Conformance : public Target {
   std::string GetName(const std::string& id) { return "name-" + id; }
   Value ListTeams();
   Value MaybeId(bool flag) { return flag ? Value("u9") : Value(nullptr); }
+  Value Stats();
+  Blob EchoBlob(Blob blob) { return blob; }
+  Task<Value> Consume(ReadableStream<Bytes> stream);
+  Task<Value> ConsumeOrError(ReadableStream<> stream);
+  ReadableStream<Bytes> Produce(int64_t total, int64_t chunk);
+  ReadableStream<> ProduceValues(int n);
+  ReadableStream<> ProduceThenFail(int n);
+  Task<int> WriteTo(WritableStream<> stream, int n);
+  WritableStream<> GetSink(std::optional<double> delay_ms);
+  Value SinkState();
 
   using Rpc =
       Methods<&Conformance::Square, &Conformance::CallSquare, &Conformance::CallFunction,
@@ -109,12 +120,21 @@ class Conformance : public Target {
               &Conformance::FireCallback, &Conformance::ClearCallback, &Conformance::UseTwice,
               &Conformance::PipelineOnClient, &Conformance::CallAndReport, &Conformance::Append,
               &Conformance::GetLog, &Conformance::ListIds, &Conformance::GetName,
-              &Conformance::ListTeams, &Conformance::MaybeId>;
+              &Conformance::ListTeams, &Conformance::MaybeId, &Conformance::Stats,
+              &Conformance::EchoBlob, &Conformance::Consume, &Conformance::ConsumeOrError,
+              &Conformance::Produce, &Conformance::ProduceValues, &Conformance::ProduceThenFail,
+              &Conformance::WriteTo, &Conformance::GetSink, &Conformance::SinkState>;
 
  private:
+  struct Sink {
+    int64_t bytes = 0;
+    bool closed = false;
+    bool aborted = false;
+  };
   static Status InstanceProperty();
   std::shared_ptr<ConformanceWorld> world_;
   Function callback_;
+  std::shared_ptr<Sink> sink_ = std::make_shared<Sink>();  // the last one, and its stream's
 };
 
 }  // namespace edge::rpc

@@ -107,7 +107,7 @@ TEST_CASE("the stock capnweb client finds every behaviour it expects", "[rpc][no
   INFO(output);
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);
-  CHECK(output.find("20 passed, 0 failed") != std::string::npos);
+  CHECK(output.find("31 passed, 0 failed") != std::string::npos);
 }
 
 TEST_CASE("our client calls our server over a WebSocket", "[rpc]") {

@@ -196,7 +196,8 @@ struct Convert<ByteView> {  // borrows from the Value
 template <typename T>
   requires(std::same_as<T, Object> || std::same_as<T, BigInt> || std::same_as<T, BytesValue> ||
            std::same_as<T, Date> || std::same_as<T, Url> || std::same_as<T, Headers> ||
-           std::same_as<T, ErrorValue> || std::same_as<T, Null> || std::same_as<T, Undefined>)
+           std::same_as<T, ErrorValue> || std::same_as<T, Null> || std::same_as<T, Undefined> ||
+           std::same_as<T, Blob> || std::same_as<T, Request> || std::same_as<T, Response>)
 struct Convert<T> {
   static Value Write(T value) { return Value(std::move(value)); }
   static Status Read(Value& from, T& to) {

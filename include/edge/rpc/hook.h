@@ -28,6 +28,8 @@
 
 namespace edge::rpc {
 
+struct MapProgram;  // map.h
+
 // Names from a hook to what is called in it; array indices are decimal text. Borrowed.
 using PathView = std::span<const std::string_view>;
 using Path = std::vector<std::string>;
@@ -51,6 +53,12 @@ class Hook {
   // caller has none); perhaps before Pull returns. A stub is its own outcome.
   void Pull(Settled done);
 
+  // The promise of `program` run over what `path` leads to, where that is: see map.h.
+  HookPtr Map(PathView path, MapProgram program);
+  // Runs `broken` once, on the caller's loop, if what this hook stands for is lost: the session
+  // that it came through has ended, or the promise failed. Never for an object of our own.
+  void OnBroken(Callback<void(Status)> broken);
+
   Loop* home() const { return home_; }
   bool OnHome() const { return home_ == nullptr || home_->IsCurrent(); }
 
@@ -67,6 +75,8 @@ class Hook {
   virtual HookPtr DoCall(PathView path, Array args) = 0;
   virtual HookPtr DoGet(PathView path) = 0;
   virtual void DoPull(Settled done) = 0;
+  virtual HookPtr DoMap(PathView path, MapProgram program);  // pulls, and runs it here
+  virtual void DoOnBroken(Callback<void(Status)> broken);    // forgets it
   // Must calls of code inside a CallContext wait for its BeforeSend? False only if the
   // callee's own effects are ordered behind the caller's. Any thread.
   virtual bool WaitsAtGate() const { return true; }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,10 +27,19 @@ struct SessionLimits {
   size_t message_bytes_max = 16 << 20;  // one message, either way
   size_t depth_max = 256;               // nesting of one message
   size_t bigint_digits_max = 16384;
-  size_t exports_max = 100000;         // of our objects and results that the peer holds
-  size_t imports_max = 100000;         // of its objects and results that we hold
-  size_t path_max = 64;                // names in one property path
-  size_t output_bytes_max = 64 << 20;  // not yet taken: a peer that reads too slowly
+  size_t exports_max = 100000;          // of our objects and results that the peer holds
+  size_t imports_max = 100000;          // of its objects and results that we hold
+  size_t path_max = 64;                 // names in one property path
+  size_t output_bytes_max = 64 << 20;   // not yet taken: a peer that reads too slowly
+  size_t calls_max = 10000;             // of the peer, whose answers it waits for
+  size_t pipeline_max = 1000;           // calls, each on the unsettled result of another
+  size_t memory_bytes_max = 256 << 20;  // of messages and results that exports keep alive
+  size_t stream_bytes_max = 64 << 20;   // of chunks that we have not acknowledged yet
+  size_t blob_bytes_max = 64 << 20;     // of one blob
+  size_t map_steps_max = 1'000'000;     // instructions x elements of one map
+  size_t map_bytes_max = 64 << 20;      // of its instructions, copied for each element
+  // Do stacks, and the texts of exceptions that are no edge::Error, reach the peer?
+  bool reveals_internals = false;
 };
 
 // Single-threaded: belongs to the loop (if any) on which it was made. Stubs that came from
@@ -73,6 +83,9 @@ class Session {
   bool ended() const;
   const Status& end_status() const;  // OK until then
   Counts counts() const;
+  // Those of the session whose message this thread is handling now, with the entry that the
+  // message is for; nothing outside of that.
+  static std::optional<Counts> CallerCounts();
   // Pulls of the peer that have no answer yet. An HTTP batch is done at 0.
   size_t unanswered_pulls() const;
   // Runs after each message or answer that left no unanswered pull.

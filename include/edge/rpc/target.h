@@ -373,6 +373,10 @@ class Calls {
     return Promise<R>(self().hook()->Get({&property, 1}));
   }
 
+  // Runs `broken` once if the object is lost: its session has ended, or the promise of it
+  // failed. Never for an object of this process.
+  void OnBroken(Callback<void(Status)> broken) const { self().hook()->OnBroken(std::move(broken)); }
+
   // clang-format off
   template <auto kMethod>
     requires internal::Takes<kMethod, 0>

@@ -145,15 +145,59 @@ struct ErrorValue {
   Object properties;
   bool operator==(const ErrorValue&) const = default;
 };
+// Bytes with a media type, whole: a peer's Blob is collected before a method sees it.
+struct Blob {
+  std::string type;
+  Bytes bytes;
+  bool operator==(const Blob&) const = default;
+};
+struct Request;  // of the fetch API, below
+struct Response;
 struct StubRef {
   HookPtr hook;
   bool operator==(const StubRef&) const = default;
+};
+// The ends of streams (edge/rpc/stream.h), as references.
+struct ReadableRef {
+  HookPtr hook;
+  bool operator==(const ReadableRef&) const = default;
+};
+struct WritableRef {
+  HookPtr hook;
+  bool operator==(const WritableRef&) const = default;
 };
 // Stands for a value that is still to come; replaced by it before a method sees it.
 struct PromiseRef {
   HookPtr hook;
   bool operator==(const PromiseRef&) const = default;
 };
+
+namespace internal {
+
+// A large or still incomplete type inside a Value: held by pointer, copied deep.
+template <typename T>
+class Box {
+ public:
+  explicit Box(T value);
+  Box(const Box& other);
+  Box(Box&& other) noexcept : value_(std::exchange(other.value_, nullptr)) {}
+  Box& operator=(Box other) noexcept {
+    std::swap(value_, other.value_);
+    return *this;
+  }
+  ~Box();
+  T* get() { return value_; }
+  bool operator==(const Box& other) const;
+
+ private:
+  T* value_;  // null when moved from
+};
+
+template <typename T>
+inline constexpr bool kIsBoxed = std::is_same_v<T, ErrorValue> || std::is_same_v<T, Blob> ||
+                                 std::is_same_v<T, Request> || std::is_same_v<T, Response>;
+
+}  // namespace internal
 
 // Thread-compatible.
 class Value {
@@ -175,6 +219,11 @@ class Value {
     kObject,
     kStub,
     kPromise,
+    kReadable,
+    kWritable,
+    kBlob,
+    kRequest,
+    kResponse,
   };
 
   Value() = default;                       // undefined
@@ -207,6 +256,11 @@ class Value {
   Value(Undefined) {}                                        // NOLINT(google-explicit-constructor)
   Value(StubRef stub) : rep_(std::move(stub)) {}             // NOLINT(google-explicit-constructor)
   Value(PromiseRef promise) : rep_(std::move(promise)) {}    // NOLINT(google-explicit-constructor)
+  Value(ReadableRef stream) : rep_(std::move(stream)) {}     // NOLINT(google-explicit-constructor)
+  Value(WritableRef stream) : rep_(std::move(stream)) {}     // NOLINT(google-explicit-constructor)
+  Value(Blob value);                                         // NOLINT(google-explicit-constructor)
+  Value(Request value);                                      // NOLINT(google-explicit-constructor)
+  Value(Response value);                                     // NOLINT(google-explicit-constructor)
 
   Value(const Value& other);
   Value(Value&& other) noexcept = default;
@@ -225,8 +279,8 @@ class Value {
   }
   template <typename T>
   T* As() {
-    if constexpr (std::is_same_v<T, ErrorValue>) {
-      auto* box = std::get_if<std::unique_ptr<ErrorValue>>(&rep_);
+    if constexpr (internal::kIsBoxed<T>) {
+      auto* box = std::get_if<internal::Box<T>>(&rep_);
       return box == nullptr ? nullptr : box->get();
     } else {
       return std::get_if<T>(&rep_);
@@ -246,9 +300,10 @@ class Value {
 
  private:
   void SetUnsigned(uint64_t value);
-  using Rep =
-      std::variant<Undefined, Null, bool, int64_t, double, BigInt, std::string, BytesValue, Date,
-                   Url, Headers, std::unique_ptr<ErrorValue>, Array, Object, StubRef, PromiseRef>;
+  using Rep = std::variant<Undefined, Null, bool, int64_t, double, BigInt, std::string, BytesValue,
+                           Date, Url, Headers, internal::Box<ErrorValue>, Array, Object, StubRef,
+                           PromiseRef, ReadableRef, WritableRef, internal::Box<Blob>,
+                           internal::Box<Request>, internal::Box<Response>>;
   Rep rep_;
 };
 
@@ -258,8 +313,29 @@ struct Member {
   bool operator==(const Member&) const = default;
 };
 
+// A body is null, a string, bytes (Bytes) or a stream of bytes (ReadableRef); `options` holds
+// what else the fetch API knows ("cache", "redirect" ...), as it came.
+struct Request {
+  std::string url;
+  std::string method = "GET";
+  Headers headers = {};
+  Value body = nullptr;
+  Object options = {};
+  bool operator==(const Request&) const = default;
+};
+struct Response {
+  int status = 200;
+  std::string status_text = {};
+  Headers headers = {};
+  Value body = nullptr;
+  Object options = {};
+  bool operator==(const Response&) const = default;
+};
+
 // What a value is, for error texts: "string", "array" ...
 std::string_view KindName(Value::Kind kind);
+// About how much memory the value holds. O(size of the tree).
+size_t ApproximateBytes(const Value& value);
 
 // Errors: a Status crosses as an Error with a `code` property ("NOT_FOUND"); InvalidArgument
 // is a TypeError and OutOfRange a RangeError. Any other rejection, of any value, becomes a
