@@ -13,10 +13,6 @@ CursorBase& CursorBase::operator=(CursorBase&& other) noexcept {
   return *this;
 }
 
-void CursorBase::Release(internal::Statement* statement) noexcept {
-  internal::SqlEngine::Release(statement);
-}
-
 std::vector<std::string> CursorBase::column_names() const {
   std::vector<std::string> names;
   for (int i = 0; i < column_count(); ++i) names.emplace_back(statement_->column_name(i));
@@ -28,10 +24,6 @@ uint64_t CursorBase::rows_read() const {
 }
 uint64_t CursorBase::rows_written() const {
   return statement_->rows_written();
-}
-CursorBase::Pull CursorBase::NextCells(internal::Cell* cells, int count) {
-  if (statement_->Next(cells, count)) return Pull::kRow;
-  return statement_->error().ok() ? Pull::kEnd : Pull::kError;
 }
 void CursorBase::Finish() {
   statement_->Finish();
@@ -118,11 +110,6 @@ std::optional<std::vector<SqlValue>> Cursor::Raw() {
 StatusOr<internal::Statement*> Sql::Start(std::string_view query,
                                           std::span<const internal::Cell> args, int columns) {
   return engine_->Start(query, args, columns);
-}
-
-internal::Statement* Sql::StartOrThrow(std::string_view query, const internal::Cell* args,
-                                       size_t arg_count, size_t columns) {
-  return internal::OrThrow(engine_->Start(query, {args, arg_count}, static_cast<int>(columns)));
 }
 
 StatusOr<Cursor> Sql::TryExecValues(std::string_view query, std::span<const SqlValue> args) {

@@ -279,24 +279,77 @@ Status SqlEngine::EnsureTransaction() {
   return OkStatus();
 }
 
+// Most queries are literals that were run before.
+inline Statement* SqlEngine::FindRecent(std::string_view query) {
+  const Recent& recent = RecentOf(query);
+  if (recent.text != query.data() || recent.size != query.size() || recent.statement->leased_ ||
+      recent.statement->text_ != query) [[unlikely]] {
+    return nullptr;
+  }
+  recent.statement->leased_ = recent.statement->used_ = true;
+  return recent.statement;
+}
+
 StatusOr<Statement*> SqlEngine::Start(std::string_view query, std::span<const Cell> args,
                                       int columns) {
   EDGE_RETURN_IF_ERROR(EnsureTransaction());
-  Recent& recent = RecentOf(query);
-  if (recent.text == query.data() && recent.size == query.size() && !recent.statement->leased_ &&
-      recent.statement->text_ == query) [[likely]] {
-    Statement* const statement = recent.statement;
-    statement->leased_ = statement->used_ = true;
-    if (Status status = StartStatement(*statement, args, columns); !status.ok()) [[unlikely]] {
-      Release(statement);
-      return status;
-    }
+  Statement* statement = FindRecent(query);
+  if (statement == nullptr) {
+    EDGE_ASSIGN_OR_RETURN(statement, StartIn(user_, /*trusted=*/false, query, args, columns));
+    if (statement->cached_) RecentOf(query) = {query.data(), query.size(), statement};
     return statement;
   }
-  EDGE_ASSIGN_OR_RETURN(Statement * statement,
-                        StartIn(user_, /*trusted=*/false, query, args, columns));
-  if (statement->cached_) recent = {query.data(), query.size(), statement};
+  if (Status status = StartStatement(*statement, args, columns); !status.ok()) {
+    Release(statement);
+    return status;
+  }
   return statement;
+}
+
+inline Statement* SqlEngine::StartOrThrow(std::string_view query, std::span<const Cell> args,
+                                          int columns) {
+  // The same as Start(), for the usual case: whole numbers, no named parameters, and a row.
+  if (expects_transaction_ && !blocked_ && !trusted_) [[likely]] {
+    if (Statement* const statement = FindRecent(query); statement != nullptr) [[likely]] {
+      if (StartPlain(*statement, args, columns)) [[likely]]
+        return statement;
+      if (Status status = StartStatement(*statement, args, columns); !status.ok()) [[unlikely]] {
+        Release(statement);
+        Throw(std::move(status));
+      }
+      return statement;
+    }
+  }
+  return OrThrow(Start(query, args, columns));
+}
+
+// False: not the usual case, and nothing has been run.
+inline bool SqlEngine::StartPlain(Statement& statement, std::span<const Cell> args, int columns) {
+  if (!statement.read_only_ || static_cast<size_t>(statement.parameter_count_) != args.size() ||
+      (columns > 0 && statement.column_count() != columns)) {
+    return false;
+  }
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i].kind != Cell::Kind::kInteger || args[i].name != nullptr) return false;
+    if (sqlite3_bind_int64(statement.raw_, static_cast<int>(i) + 1, args[i].integer) != SQLITE_OK) {
+      return false;
+    }
+  }
+  statement.rows_fetched_ = statement.rows_written_ = 0;
+  statement.buffered_ = statement.started_ = false;
+  sqlite3_stmt_status(statement.raw_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 1);
+  statement.running_ = true;
+  const int code = sqlite3_step(statement.raw_);
+  statement.has_row_ = code == SQLITE_ROW;
+  if (code == SQLITE_ROW) [[likely]] {
+    statement.rows_fetched_ = 1;
+    return true;
+  }
+  Status status = code == SQLITE_DONE ? OkStatus() : LastError();
+  statement.Finish();
+  if (status.ok()) return true;
+  Release(&statement);
+  Throw(std::move(status));
 }
 
 StatusOr<Statement*> SqlEngine::StartTrusted(std::string_view query, std::span<const Cell> args) {
@@ -632,3 +685,24 @@ void SqlEngine::RollbackSavepoint() {
 }
 
 }  // namespace edge::durable::internal
+
+// The part of Sql and its rows that runs for every query and row: here, so that all of it is
+// compiled into three functions.
+namespace edge::durable {
+
+[[gnu::flatten]] void CursorBase::Release(internal::Statement* statement) noexcept {
+  internal::SqlEngine::Release(statement);
+}
+
+[[gnu::flatten]] CursorBase::Pull CursorBase::NextCells(internal::Cell* cells, int count) {
+  if (statement_->Next(cells, count)) return Pull::kRow;
+  return statement_->error().ok() ? Pull::kEnd : Pull::kError;
+}
+
+[[gnu::flatten]] internal::Statement* Sql::StartOrThrow(std::string_view query,
+                                                        const internal::Cell* args,
+                                                        size_t arg_count, size_t columns) {
+  return engine_->StartOrThrow(query, {args, arg_count}, static_cast<int>(columns));
+}
+
+}  // namespace edge::durable

@@ -92,6 +92,7 @@ class SqlEngine {
 
   // As Sql::Exec. The statement is leased: give it back with Release().
   StatusOr<Statement*> Start(std::string_view query, std::span<const Cell> args, int columns);
+  Statement* StartOrThrow(std::string_view query, std::span<const Cell> args, int columns);
   // For our own statements: hidden tables are visible, transactions are not refused.
   StatusOr<Statement*> StartTrusted(std::string_view query, std::span<const Cell> args);
   Status RunTrusted(std::string_view query, std::span<const Cell> args = {});
@@ -151,6 +152,8 @@ class SqlEngine {
   }
 
   explicit SqlEngine(sqlite3* db) : db_(db) {}
+  Statement* FindRecent(std::string_view query);
+  bool StartPlain(Statement& statement, std::span<const Cell> args, int columns);
   Status StartStatement(Statement& statement, std::span<const Cell> args, int columns);
   StatusOr<Statement*> StartIn(Cache& cache, bool trusted, std::string_view query,
                                std::span<const Cell> args, int columns);
