@@ -1,5 +1,6 @@
 #include "durable/actor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "durable/metadata.h"
@@ -18,7 +19,7 @@ void Actor::Call(std::string_view method, rpc::Array args, rpc::Resolver done) {
   if (!shard_.closed().ok()) return done.Settle(shard_.closed());
   const auto self = shared_from_this();
   if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
-  if (free() && queue_.empty()) {
+  if (queue_.empty() && admits(nullptr)) {
     CallNow(method, std::move(args), std::move(done));
     return Drain();
   }
@@ -26,14 +27,14 @@ void Actor::Call(std::string_view method, rpc::Array args, rpc::Resolver done) {
     return done.Settle(
         ResourceExhausted("Durable Object is overloaded. {} calls wait for it.", queue_.size()));
   }
-  queue_.push_back({std::string(method), std::move(args), std::move(done), nullptr, {}, {}});
+  queue_.push_back({std::string(method), std::move(args), std::move(done), nullptr, {}, {}, {}});
   Drain();
 }
 
 void Actor::Wake(const AlarmTry& attempt) {
   const auto self = shared_from_this();
   if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
-  queue_.push_back({"", {}, {}, nullptr, {}, attempt});
+  queue_.push_back({"", {}, {}, nullptr, {}, {}, attempt});
   Drain();
 }
 
@@ -47,25 +48,34 @@ void Actor::WakeNow(const AlarmTry& attempt) {
   if (!EnsureSession().ok()) {
     return namespace_->alarms()->Report(database_name_, AlarmScheduler::Outcome::kUnavailable);
   }
+  if (!admits(nullptr)) {
+    queue_.push_front({"", {}, {}, nullptr, {}, {}, attempt});
+    return;
+  }
   const auto session = session_;
   session->Run([&] { session->RunAlarm(attempt); });
 }
 
 void Actor::CallNow(std::string_view method, rpc::Array args, rpc::Resolver done) {
   if (Status status = EnsureSession(); !status.ok()) return done.Settle(std::move(status));
+  if (!admits(nullptr)) {  // the constructor has opened a section
+    queue_.push_front({std::string(method), std::move(args), std::move(done), nullptr, {}, {}, {}});
+    return;
+  }
   const auto session = session_;
   session->Run([&] { session->Invoke(method, std::move(args), std::move(done)); });
 }
 
-void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn) {
+void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn,
+                  std::shared_ptr<Section> section) {
   if (session != session_) return;
   const auto self = shared_from_this();
   if (!session->busy()) session->FinishOpenTurn();
-  if (free() && queue_.empty()) {
-    session->Run(std::move(turn));
+  if (queue_.empty() && admits(section)) {
+    session->Run(std::move(turn), std::move(section));
     return Drain();
   }
-  queue_.push_back({"", {}, {}, std::move(turn), session, {}});
+  queue_.push_back({"", {}, {}, std::move(turn), session, std::move(section), {}});
   Drain();
 }
 
@@ -74,16 +84,19 @@ void Actor::Drain() {
   draining_ = true;
   while (!queue_.empty()) {
     if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
-    if (!free()) break;
-    Queued next = std::move(queue_.front());
-    queue_.pop_front();
+    // The first that may come in: while a section is open, what belongs to it.
+    const auto found = std::find_if(queue_.begin(), queue_.end(),
+                                    [this](const Queued& next) { return admits(next.section); });
+    if (found == queue_.end()) break;
+    Queued next = std::move(*found);
+    queue_.erase(found);
     if (next.alarm) {
       WakeNow(*next.alarm);
     } else if (!next.turn) {
       CallNow(next.method, std::move(next.args), std::move(next.done));
     } else if (const auto session = next.session.lock();
                session != nullptr && session == session_) {
-      session->Run(std::move(next.turn));
+      session->Run(std::move(next.turn), std::move(next.section));
     }
   }
   draining_ = false;
@@ -132,6 +145,7 @@ void Actor::OnSessionEvent() {
     const auto session = std::exchange(self->session_, nullptr);
     session->Destroy();
     self->shard_.CountRunning(-1);
+    if (session->fails_queue()) self->FailCalls(session->ended());
     self->Drain();
   });
 }
@@ -158,6 +172,15 @@ void Actor::Discard() {
 void Shard::Discard() {
   const auto actors = std::exchange(actors_, {});
   for (const auto& [name, actor] : actors) actor->Discard();
+}
+
+void Actor::FailCalls(const Status& reason) {
+  for (Queued& next : std::exchange(queue_, {})) {
+    if (next.done) next.done.Settle(reason);
+    if (next.alarm) {
+      namespace_->alarms()->Report(database_name_, AlarmScheduler::Outcome::kUnavailable);
+    }
+  }
 }
 
 std::shared_ptr<Actor> Shard::Find(const std::shared_ptr<NamespaceCore>& name_space,

@@ -29,7 +29,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void Wake(const AlarmTry& attempt);
   void WakeLater(const AlarmTry& attempt);  // from a clean stack
   // Runs `turn` now, or when the object is free. Dropped if the object ends first.
-  void Enter(const std::shared_ptr<Session>& session, Callback<void()> turn);
+  // `section`: of the session, whose code it is.
+  void Enter(const std::shared_ptr<Session>& session, Callback<void()> turn,
+             std::shared_ptr<Section> section = nullptr);
   // The session has ended or its gate has moved: see whether it can be destroyed.
   void OnSessionEvent();
   // Runs what waits, as far as the object is free.
@@ -51,10 +53,15 @@ class Actor : public std::enable_shared_from_this<Actor> {
     rpc::Resolver done;     // of a call
     Callback<void()> turn;  // or: code that goes on
     std::weak_ptr<Session> session;
+    std::shared_ptr<Section> section;
     std::optional<AlarmTry> alarm;  // or: the alarm
   };
   bool free() const { return session_ == nullptr || (!session_->busy() && session_->ended().ok()); }
+  bool admits(const std::shared_ptr<Section>& section) const {
+    return free() && (session_ == nullptr || session_->open_section() == section);
+  }
   void CallNow(std::string_view method, rpc::Array args, rpc::Resolver done);
+  void FailCalls(const Status& reason);
   void WakeNow(const AlarmTry& attempt);
   Status EnsureSession();
   StatusOr<std::unique_ptr<srs::Database>> OpenDatabase();

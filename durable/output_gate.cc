@@ -23,6 +23,24 @@ void OutputGate::Arm() {
                        });
 }
 
+void OutputGate::Watch(srs::Lsn lsn, Callback<void(Status)> then) {
+  if (!failed_.ok()) return then(failed_);
+  if (database_->durable_lsn() >= lsn) return then(OkStatus());
+  ++watches_;
+  database_->OnDurable(
+      lsn, [weak = weak_from_this(), loop = &loop_, then = std::move(then)](Status status) mutable {
+        loop->PostUrgent([weak, then = std::move(then), status = std::move(status)]() mutable {
+          const auto gate = weak.lock();
+          if (gate == nullptr) return;
+          --gate->watches_;
+          if (gate->database_ == nullptr) return;
+          if (!status.ok()) gate->on_event_(status);
+          then(status);
+          if (gate->on_event_) gate->on_event_(OkStatus());
+        });
+      });
+}
+
 void OutputGate::OnDurable(const Status& status) {
   armed_ = false;
   if (database_ == nullptr) return;

@@ -26,13 +26,16 @@ class OutputGate : public std::enable_shared_from_this<OutputGate> {
   // Runs `leave` with OK once the commit `lsn` is durable: at once, if it is and nobody is
   // ahead. In order.
   void Wait(srs::Lsn lsn, Callback<void(Status)> leave);
+  // Runs `then` when the commit `lsn` is durable; nobody else waits for it. A commit that is
+  // lost is an event.
+  void Watch(srs::Lsn lsn, Callback<void(Status)> then);
   // Everything that waits leaves with `status` instead, and so does all that comes later.
   void Fail(const Status& status);
   void Close() {
     database_ = nullptr;
     on_event_ = nullptr;
   }
-  bool idle() const { return waiting_.empty(); }
+  bool idle() const { return waiting_.empty() && watches_ == 0; }
 
  private:
   struct Entry {
@@ -46,6 +49,7 @@ class OutputGate : public std::enable_shared_from_this<OutputGate> {
   srs::Database* database_;
   Callback<void(Status)> on_event_;
   std::deque<Entry> waiting_;
+  size_t watches_ = 0;
   bool armed_ = false;
   bool releasing_ = false;
   Status failed_;

@@ -18,6 +18,9 @@ class Session::ContextOf : public Context {
   Storage& storage() override { return session_.storage_; }
   Loop& loop() override { return session_.actor_.shard().loop(); }
   [[noreturn]] void Abort(std::string_view reason) override { session_.Abort(reason); }
+  rpc::Promise<void> BlockConcurrencyWhile(Callback<Task<void>()> work) override {
+    return session_.Block(std::move(work));
+  }
 
  private:
   Session& session_;
@@ -70,17 +73,21 @@ void Session::FinishOpenTurn() {
   while (turn_open_) FinishTurn();  // what leaves the gate may open another one
 }
 
-void Session::Run(Callback<void()> work) {
+void Session::Run(Callback<void()> work, std::shared_ptr<Section> section) {
   EDGE_CHECK(!busy() && !turn_open_ && ended_.ok());
   running_ = true;
+  current_section_ = std::move(section);
   try {
-    const CallContext::Scope scope(shared_from_this());
+    const CallContext::Scope scope(current_section_ != nullptr
+                                       ? std::shared_ptr<CallContext>(current_section_)
+                                       : shared_from_this());
     work();
   } catch (...) {
     // Methods are caught before; this is a callback of a promise, which nobody waits for.
     turn_failed_ = true;
   }
   running_ = false;
+  current_section_.reset();
   FinishTurn();
 }
 
@@ -135,8 +142,8 @@ void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome) {
 
 void Session::BeforeSend(Callback<void(Status)> send) {
   if (!ended_.ok()) return send(ended_);
-  if (said_.empty() && !engine_->in_transaction() && !finishing_) {
-    return gate_->Wait(database_->lsn(), std::move(send));  // nothing of this turn to wait for
+  if (said_.empty() && (!engine_->in_transaction() || transactions_ > 0) && !finishing_) {
+    return gate_->Wait(gate_lsn_, std::move(send));  // nothing of this turn to wait for
   }
   said_.push_back({std::move(send), false});
   EnsureTurnEnds();
@@ -160,9 +167,17 @@ void Session::EnsureTurnEnds() {
 
 Status Session::EndTransaction(bool undo) {
   if (!undo) {
+    if (transactions_ > 0) return engine_->broken();  // it goes on in another turn
     if (Status told = TellAlarmBefore(); told.ok()) {
+      const srs::Lsn before = database_->lsn();
       EDGE_RETURN_IF_ERROR(engine_->Commit());
       TellAlarmAfter();
+      if (database_->lsn() == before) return OkStatus();
+      if (engine_->wrote_confirmed()) {
+        gate_lsn_ = database_->lsn();
+      } else {
+        WatchUnconfirmed();
+      }
       return OkStatus();
     } else if (engine_->broken().ok()) {
       engine_->Break(Annotate(told, "the alarm could not be scheduled"));
@@ -195,12 +210,18 @@ void Session::FinishTurn() {
   } else if (failed && undone.ok()) {
     undone = Aborted("The turn in which this was sent has failed and was undone.");
   }
-  const srs::Lsn lsn = database_->lsn();
+  for (rpc::Resolver& sync : std::exchange(syncs_, {})) {
+    gate_->Watch(database_->lsn(), [sync = std::move(sync), undone](Status durable) mutable {
+      sync.Settle(undone.ok() && durable.ok()
+                      ? StatusOr<rpc::Value>(rpc::Value())
+                      : StatusOr<rpc::Value>(durable.ok() ? undone : durable));
+    });
+  }
   for (Said& one : said) {
     if (undone.ok() || (one.is_error && ended_.ok())) {
-      gate_->Wait(lsn, std::move(one.leave));
+      gate_->Wait(gate_lsn_, std::move(one.leave));
     } else {
-      gate_->Wait(lsn, [leave = std::move(one.leave), undone](Status gate) mutable {
+      gate_->Wait(gate_lsn_, [leave = std::move(one.leave), undone](Status gate) mutable {
         leave(gate.ok() ? undone : gate);
       });
     }
@@ -229,9 +250,163 @@ void Session::Abort(std::string_view reason) {
 
 Status Session::CommitNow() {
   if (engine_->in_savepoint()) {
-    return FailedPrecondition("This cannot be done inside TransactionSync().");
+    return FailedPrecondition("This cannot be done inside a transaction.");
   }
   return EndTransaction(/*undo=*/false);
+}
+
+// ---- sections
+
+namespace {
+
+constexpr int kSectionDepthMax = 64;
+constexpr int64_t kSectionNs = 30'000'000'000;
+
+}  // namespace
+
+void Section::BeforeSend(Callback<void(Status)> send) {
+  if (const auto session = session_.lock()) return session->BeforeSend(std::move(send));
+  send(Aborted("The Durable Object that sent this has ended."));
+}
+
+void Section::Resume(Callback<void()> resume) {
+  const auto session = session_.lock();
+  if (session != nullptr && session->ended().ok()) {
+    session->actor().Enter(session, std::move(resume), shared_from_this());
+  }
+}
+
+rpc::Promise<void> Session::Block(Callback<Task<void>()> work) {
+  auto section = std::make_shared<Section>(shared_from_this(), current_section_);
+  section->work_ = std::move(work);
+  return Enter(std::move(section));
+}
+
+rpc::Promise<void> Session::Transaction(Callback<Task<void>(OpenTransaction)> work) {
+  if (engine_->in_savepoint() && transactions_ == 0) {
+    return rpc::Promise<void>(FailedPrecondition("This cannot be done inside a transaction."));
+  }
+  auto section = std::make_shared<Section>(shared_from_this(), current_section_);
+  section->transaction_ = std::make_shared<OpenTransaction::State>(OpenTransaction::State{this});
+  section->work_ = [work = std::move(work), state = section->transaction_]() mutable {
+    return work(OpenTransaction(state));
+  };
+  return Enter(std::move(section));
+}
+
+rpc::Promise<void> Session::Enter(std::shared_ptr<Section> section) {
+  if (section->depth_ > kSectionDepthMax) {
+    return rpc::Promise<void>(
+        FailedPrecondition("blockConcurrencyWhile() calls are nested too deeply."));
+  }
+  auto [promise, done] = rpc::MakePromise();
+  section->done_ = std::move(done);
+  if (running_ && section->parent_ == open_section()) {
+    StartSection(section);
+  } else {  // another one is open, or the code runs outside of any turn
+    actor_.Enter(
+        shared_from_this(), [this, section] { StartSection(section); }, section->parent_);
+  }
+  return rpc::Promise<void>(std::move(promise));
+}
+
+void Session::StartSection(const std::shared_ptr<Section>& section) {
+  sections_.push_back(section);
+  section->timer_ = actor_.shard().loop().After(
+      kSectionNs, [weak = weak_from_this(), open = std::weak_ptr<Section>(section)] {
+        const auto self = weak.lock();
+        const auto late = open.lock();
+        if (self == nullptr || late == nullptr || !self->ended_.ok()) return;
+        late->timer_ = 0;
+        self->fails_queue_ = true;
+        self->FinishOpenTurn();
+        self->End(
+            edge::Aborted("A call to blockConcurrencyWhile() in a Durable Object waited for too "
+                          "long. The call was canceled and the Durable Object was reset."),
+            Gate::kDrains);
+      });
+  const auto outer = std::exchange(current_section_, section);
+  {
+    const CallContext::Scope scope(section);
+    tasks_->Spawn(RunSection(section));
+  }
+  current_section_ = outer;
+}
+
+Task<void> Session::RunSection(std::shared_ptr<Section> section) {
+  Status status;
+  if (section->transaction_ != nullptr) status = BeginTransaction(*section);
+  if (status.ok()) {
+    try {
+      Task<void> task = section->work_();
+      co_await task;
+    } catch (...) {
+      status = rpc::internal::StatusFromException();
+    }
+  }
+  EndSection(section, std::move(status));
+}
+
+void Session::EndSection(const std::shared_ptr<Section>& section, Status status) {
+  if (!ended_.ok()) return;
+  if (section->timer_ != 0) actor_.shard().loop().CancelTimer(std::exchange(section->timer_, 0));
+  std::erase(sections_, section);
+  if (section->transaction_ != nullptr) {
+    status = EndTransactionOf(*section, std::move(status));
+  } else if (!status.ok()) {
+    if (abort_.ok()) abort_ = status;
+    fails_queue_ = true;
+  }
+  EnsureTurnEnds();
+  if (status.ok()) {
+    section->done_.Settle(rpc::Value());
+  } else {
+    section->done_.Settle(std::move(status));
+  }
+}
+
+// The outermost transaction starts from a committed state, and no turn commits until it ends.
+Status Session::BeginTransaction(Section& section) {
+  Status status;
+  if (transactions_ == 0) status = CommitNow();
+  if (status.ok()) status = engine_->BeginSavepoint();
+  if (status.ok()) {
+    ++transactions_;
+  } else {
+    section.transaction_->phase = OpenTransaction::State::Phase::kRolledBack;
+    section.transaction_->session = nullptr;
+  }
+  return status;
+}
+
+Status Session::EndTransactionOf(Section& section, Status status) {
+  if (section.transaction_->session == nullptr) return status;  // it was never begun
+  --transactions_;
+  if (section.transaction_->phase == OpenTransaction::State::Phase::kOpen) {
+    if (status.ok()) status = engine_->CommitSavepoint();
+    if (!status.ok()) engine_->RollbackSavepoint();
+  }
+  section.transaction_->phase = OpenTransaction::State::Phase::kCommitted;
+  section.transaction_->session = nullptr;
+  return status;
+}
+
+// ---- unconfirmed writes
+
+void Session::WatchUnconfirmed() {
+  if (watches_unconfirmed_ || database_->durable_lsn() >= database_->lsn()) return;
+  watches_unconfirmed_ = true;
+  gate_->Watch(database_->lsn(), [this](const Status& status) {
+    watches_unconfirmed_ = false;
+    if (status.ok()) WatchUnconfirmed();
+  });
+}
+
+rpc::Promise<void> Session::Sync() {
+  auto [promise, done] = rpc::MakePromise();
+  syncs_.push_back(std::move(done));
+  EnsureTurnEnds();
+  return rpc::Promise<void>(std::move(promise));
 }
 
 // ---- the alarm

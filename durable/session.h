@@ -38,6 +38,30 @@ struct AlarmTry {
   std::optional<int64_t> abandons_serial;
 };
 
+class Session;
+
+// A stretch of the object's life that shuts out all others. Code inside it runs in its context,
+// so that what it awaits is let in. Owners: the session, and calls that wait.
+class Section : public rpc::CallContext, public std::enable_shared_from_this<Section> {
+ public:
+  Section(std::shared_ptr<Session> session, std::shared_ptr<Section> parent)
+      : session_(std::move(session)),
+        parent_(std::move(parent)),
+        depth_(parent_ == nullptr ? 1 : parent_->depth_ + 1) {}
+  void BeforeSend(Callback<void(Status)> send) override;
+  void Resume(Callback<void()> resume) override;
+
+ private:
+  friend class Session;
+  const std::weak_ptr<Session> session_;
+  const std::shared_ptr<Section> parent_;
+  const int depth_;
+  Callback<Task<void>()> work_;
+  std::shared_ptr<OpenTransaction::State> transaction_;  // null: none
+  rpc::Resolver done_;
+  Loop::TimerId timer_ = 0;
+};
+
 // Single-threaded: the object's loop. Owners: the Actor, and calls that wait in its context.
 class Session : public rpc::CallContext, public std::enable_shared_from_this<Session> {
  public:
@@ -51,11 +75,17 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   // Ends a turn that code opened outside Run(), if there is one; the session may end with it.
   void FinishOpenTurn();
   // Runs `work` as a turn of the object. Not while busy().
-  void Run(Callback<void()> work);
+  void Run(Callback<void()> work, std::shared_ptr<Section> section = nullptr);
   // Within Run: the method, whose answer goes to `done` when it may be seen.
   void Invoke(std::string_view method, rpc::Array args, rpc::Resolver done);
   // Within Run: the alarm's handler, if the stored alarm is due.
   void RunAlarm(const AlarmTry& attempt);
+  // Whose code may run now; null: everybody's.
+  std::shared_ptr<Section> open_section() const {
+    return sections_.empty() ? nullptr : sections_.back();
+  }
+  // It ended because of a section: calls that waited for that fail too.
+  bool fails_queue() const { return fails_queue_; }
   bool busy() const { return running_ || finishing_; }
 
   // No more turns; calls under way fail with `reason`. Answers at the gate still leave when
@@ -70,6 +100,11 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   // rpc::CallContext
   void BeforeSend(Callback<void(Status)> send) override;
   void Resume(Callback<void()> resume) override;
+
+  rpc::Promise<void> Block(Callback<Task<void>()> work);
+  rpc::Promise<void> Transaction(Callback<Task<void>(OpenTransaction)> work);
+  bool in_transaction_section() const { return transactions_ > 0; }
+  rpc::Promise<void> Sync();
 
   SqlEngine& engine() { return *engine_; }
   srs::Database& database() { return *database_; }
@@ -102,6 +137,13 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   Status TellAlarmBefore();
   void TellAlarmAfter();
   void Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome);
+  rpc::Promise<void> Enter(std::shared_ptr<Section> section);
+  void StartSection(const std::shared_ptr<Section>& section);
+  Task<void> RunSection(std::shared_ptr<Section> section);
+  void EndSection(const std::shared_ptr<Section>& section, Status status);
+  Status BeginTransaction(Section& section);
+  Status EndTransactionOf(Section& section, Status status);
+  void WatchUnconfirmed();
   void EnsureTurnEnds();
   void FinishTurn();
   Status EndTransaction(bool undo);
@@ -119,7 +161,14 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   bool finishing_ = false;    // what was said is on its way to the gate
   bool turn_open_ = false;    // a turn outside Run() is open
   bool turn_failed_ = false;  // a method of this turn answered with an error
-  Status abort_;              // set by Abort()
+  std::vector<std::shared_ptr<Section>> sections_;  // the innermost last
+  std::shared_ptr<Section> current_section_;        // of the code that runs
+  int transactions_ = 0;  // sections that are transactions; turns commit nothing meanwhile
+  bool fails_queue_ = false;
+  srs::Lsn gate_lsn_ = 0;  // the newest commit that must be durable before we speak
+  bool watches_unconfirmed_ = false;
+  std::vector<rpc::Resolver> syncs_;  // of this turn
+  Status abort_;                      // set by Abort()
   Status ended_;
   std::vector<Said> said_;  // in this turn, in order
   Calls calls_;             // of methods whose answer is not yet known

@@ -236,7 +236,8 @@ StatusOr<std::unique_ptr<SqlEngine>> SqlEngine::Create(sqlite3* db) {
   return engine;
 }
 
-SqlEngine::~SqlEngine() {
+// Statements that cursors hold belong to the cursors from now on; all others are deleted.
+void SqlEngine::CancelCursors() {
   const auto orphan = [](Statement* statement) {
     statement->Finish();
     sqlite3_finalize(std::exchange(statement->raw_, nullptr));
@@ -250,8 +251,57 @@ SqlEngine::~SqlEngine() {
       (void)statement.release();  // its cursor deletes it
     }
     cache->by_text.clear();
+    cache->order.clear();
+    cache->text_bytes = 0;
   }
   for (Statement* statement : one_offs_) orphan(statement);
+  one_offs_.clear();
+  for (Recent& recent : recents_) recent = {};
+}
+
+// For texts that are made once: past the cache.
+Status SqlEngine::RunText(const std::string& text) {
+  const FlagScope scope(&trusted_, true);
+  wrote_confirmed_ = true;
+  return sqlite3_exec(db_, text.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK ? OkStatus()
+                                                                                 : LastError();
+}
+
+Status SqlEngine::DeleteEverything() {
+  EDGE_RETURN_IF_ERROR(EnsureTransaction());
+  CancelCursors();
+  // Triggers first, so that none runs; rows before tables, so that no foreign key is broken
+  // in between; virtual tables take their shadow tables with them.
+  EDGE_RETURN_IF_ERROR(RunText("PRAGMA defer_foreign_keys = ON"));
+  constexpr std::string_view kFormats[] = {
+      "SELECT 'DROP TRIGGER ' || printf('\"%w\"', name) FROM sqlite_schema WHERE type = 'trigger'",
+      "SELECT 'DROP VIEW ' || printf('\"%w\"', name) FROM sqlite_schema WHERE type = 'view'",
+      "SELECT 'DROP TABLE ' || printf('\"%w\"', name) FROM sqlite_schema WHERE type = 'table' AND "
+      "sql LIKE 'CREATE VIRTUAL%'",
+      "SELECT 'DELETE FROM ' || printf('\"%w\"', name) FROM sqlite_schema WHERE type = 'table' AND "
+      "name <> '_cf_METADATA' AND name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'",
+      "SELECT 'DROP TABLE ' || printf('\"%w\"', name) FROM sqlite_schema WHERE type = 'table' AND "
+      "name NOT IN ('_cf_METADATA', 'sqlite_sequence')",
+  };
+  for (const std::string_view format : kFormats) {
+    std::vector<std::string> texts;
+    {
+      EDGE_ASSIGN_OR_RETURN(Statement * statement, StartTrusted(format, {}));
+      Status status;
+      while (status.ok() && statement->has_row()) {
+        texts.emplace_back(statement->column(0).text());
+        status = statement->Advance();
+      }
+      Release(statement);
+      EDGE_RETURN_IF_ERROR(status);
+    }
+    for (const std::string& text : texts) EDGE_RETURN_IF_ERROR(RunText(text));
+  }
+  return OkStatus();
+}
+
+SqlEngine::~SqlEngine() {
+  CancelCursors();
   Rollback();
   RemoveFunctions();  // what they capture may end with the object
   sqlite3_set_authorizer(db_, nullptr, nullptr);
@@ -275,6 +325,7 @@ Status SqlEngine::EnsureTransaction() {
   if (in_transaction()) return OkStatus();
   EDGE_RETURN_IF_ERROR(RunTrusted("BEGIN"));
   expects_transaction_ = true;
+  wrote_confirmed_ = false;
   if (on_transaction_) on_transaction_();
   return OkStatus();
 }
@@ -564,6 +615,7 @@ int SqlEngine::Step(Statement& statement) {
   }
   const FlagScope scope(&trusted_, statement.trusted_);
   if (statement.read_only_) return sqlite3_step(statement.raw_);
+  wrote_confirmed_ |= !unconfirmed_;
   const sqlite3_int64 before = sqlite3_total_changes64(db_);
   const int code = sqlite3_step(statement.raw_);
   statement.rows_written_ += static_cast<uint64_t>(sqlite3_total_changes64(db_) - before);

@@ -116,6 +116,24 @@ class SqlEngine {
   Status CommitSavepoint();
   void RollbackSavepoint();
 
+  // Did the transaction that is open, or was committed last, write anything that has to be
+  // durable before the object speaks? Writes inside an UnconfirmedScope do not count.
+  bool wrote_confirmed() const { return wrote_confirmed_; }
+  class UnconfirmedScope {
+   public:
+    UnconfirmedScope(SqlEngine& engine, bool unconfirmed)
+        : engine_(engine), before_(std::exchange(engine.unconfirmed_, unconfirmed)) {}
+    ~UnconfirmedScope() { engine_.unconfirmed_ = before_; }
+    UnconfirmedScope(const UnconfirmedScope&) = delete;
+
+   private:
+    SqlEngine& engine_;
+    const bool before_;
+  };
+  // Within the turn: drops all that is the object's, the table of its keys too; its open
+  // cursors are cancelled.
+  Status DeleteEverything();
+
   // Storage failed: every later call fails with this. OK if not.
   const Status& broken() const { return broken_; }
   void Break(Status status);
@@ -166,6 +184,8 @@ class SqlEngine {
   Status Bind(Statement& statement, std::span<const Cell> args);
   Status BindNamed(Statement& statement, std::span<const Cell> args);
   void RemoveFunctions();
+  void CancelCursors();
+  Status RunText(const std::string& text);
   static bool IsBuiltInFunction(std::string_view lower_case_name);
   int BindOne(Statement& statement, int at, const Cell& cell, bool copies);
   int Step(Statement& statement);
@@ -185,6 +205,8 @@ class SqlEngine {
   bool denied_ = false;
   bool expects_transaction_ = false;  // we began one and did not end it
   bool blocked_ = false;              // Ready() is not OK
+  bool unconfirmed_ = false;
+  bool wrote_confirmed_ = false;
   int savepoints_ = 0;
   Callback<void()> on_transaction_;
   Status broken_;

@@ -1,5 +1,7 @@
 #include "edge/durable/storage.h"
 
+#include <algorithm>
+
 #include "durable/actor.h"
 #include "durable/metadata.h"
 #include "durable/session.h"
@@ -28,6 +30,44 @@ Status Storage::Savepoint::Commit() {
 
 std::string Storage::GetCurrentBookmark() {
   return session_->database().GetCurrentBookmark();
+}
+
+rpc::Promise<void> Storage::Transaction(Callback<Task<void>(OpenTransaction)> work) {
+  return session_->Transaction(std::move(work));
+}
+
+rpc::Promise<void> Storage::Sync() {
+  return session_->Sync();
+}
+
+Status Storage::TryDeleteAll(const DeleteAllOptions& options) {
+  if (engine_->in_savepoint() || session_->in_transaction_section()) {
+    return FailedPrecondition("Cannot call deleteAll() within a transaction");
+  }
+  if (options.delete_alarm) {
+    EDGE_RETURN_IF_ERROR(session_->SetAlarm(std::nullopt));
+  }
+  return engine_->DeleteEverything();
+}
+
+KvStorage& OpenTransaction::kv(std::string_view call) {
+  if (state_->phase == State::Phase::kRolledBack) {
+    internal::Throw(FailedPrecondition("Cannot {} on rolled back transaction", call));
+  }
+  if (state_->phase == State::Phase::kCommitted) {
+    internal::Throw(
+        FailedPrecondition("Cannot call {} on transaction that has already committed: did you move "
+                           "`txn` outside of the closure?",
+                           call));
+  }
+  return state_->session->storage().kv();
+}
+
+void OpenTransaction::Rollback() {
+  if (state_->phase == State::Phase::kRolledBack) return;
+  (void)kv("rollback()");
+  state_->phase = State::Phase::kRolledBack;
+  state_->session->engine().RollbackSavepoint();
 }
 
 Status Storage::TrySetAlarm(int64_t at_ms) {
@@ -96,13 +136,15 @@ StatusOr<std::optional<std::string>> KvStorage::TryGet(std::string_view key) {
   return value;
 }
 
-Status KvStorage::TryPut(std::string_view key, std::string_view value) {
+Status KvStorage::TryPut(std::string_view key, std::string_view value,
+                         const WriteOptions& options) {
   EDGE_RETURN_IF_ERROR(CheckKey(key));
   if (key.size() + value.size() > kEntryBytesMax) {
     return InvalidArgument("Key and value have {} bytes, above the limit of {}.",
                            key.size() + value.size(), kEntryBytesMax);
   }
   EDGE_ASSIGN_OR_RETURN(const bool has_table, HasTable(*engine_));
+  const SqlEngine::UnconfirmedScope scope(*engine_, options.allow_unconfirmed);
   if (!has_table) {
     EDGE_RETURN_IF_ERROR(engine_->RunTrusted(
         "CREATE TABLE _cf_KV (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID"));
@@ -112,9 +154,10 @@ Status KvStorage::TryPut(std::string_view key, std::string_view value) {
       "INSERT INTO _cf_KV VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", args);
 }
 
-StatusOr<bool> KvStorage::TryDelete(std::string_view key) {
+StatusOr<bool> KvStorage::TryDelete(std::string_view key, const WriteOptions& options) {
   EDGE_RETURN_IF_ERROR(CheckKey(key));
   EDGE_ASSIGN_OR_RETURN(const bool has_table, HasTable(*engine_));
+  const SqlEngine::UnconfirmedScope scope(*engine_, options.allow_unconfirmed);
   if (!has_table) return false;
   const Cell args[] = {ToCell(key)};
   EDGE_ASSIGN_OR_RETURN(Statement * statement,
@@ -122,6 +165,48 @@ StatusOr<bool> KvStorage::TryDelete(std::string_view key) {
   const bool was_there = statement->rows_written() > 0;
   SqlEngine::Release(statement);
   return was_there;
+}
+
+StatusOr<std::vector<KvStorage::Entry>> KvStorage::TryGetMany(
+    const std::vector<std::string>& keys) {
+  std::vector<Entry> entries;
+  for (const std::string& key : keys) {
+    EDGE_ASSIGN_OR_RETURN(std::optional<std::string> value, TryGet(key));
+    if (value) entries.emplace_back(key, *std::move(value));
+  }
+  std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
+  return entries;
+}
+
+Status KvStorage::TryPutMany(const std::vector<Entry>& entries, const WriteOptions& options) {
+  EDGE_RETURN_IF_ERROR(engine_->BeginSavepoint());
+  Status status;
+  for (const auto& [key, value] : entries) {
+    if (status.ok()) status = TryPut(key, value, options);
+  }
+  if (status.ok()) status = engine_->CommitSavepoint();
+  if (!status.ok()) engine_->RollbackSavepoint();
+  return status;
+}
+
+StatusOr<size_t> KvStorage::TryDeleteMany(const std::vector<std::string>& keys,
+                                          const WriteOptions& options) {
+  EDGE_RETURN_IF_ERROR(engine_->BeginSavepoint());
+  Status status;
+  size_t count = 0;
+  for (const std::string& key : keys) {
+    const StatusOr<bool> was_there = TryDelete(key, options);
+    status = was_there.status();
+    if (!status.ok()) break;
+    count += *was_there ? 1 : 0;
+  }
+  if (status.ok()) status = engine_->CommitSavepoint();
+  if (!status.ok()) {
+    engine_->RollbackSavepoint();
+    return status;
+  }
+  return count;
 }
 
 StatusOr<std::vector<KvStorage::Entry>> KvStorage::TryList(const ListOptions& options) {

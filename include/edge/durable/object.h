@@ -24,10 +24,13 @@
 #include <cstdint>
 #include <string_view>
 
+#include "edge/base/callback.h"
 #include "edge/base/executor.h"
+#include "edge/base/task.h"
 #include "edge/durable/id.h"
 #include "edge/durable/sql.h"
 #include "edge/durable/storage.h"
+#include "edge/rpc/promise.h"
 
 namespace edge::durable {
 
@@ -45,6 +48,12 @@ class Context {
   virtual const ObjectId& id() const = 0;
   virtual Storage& storage() = 0;
   virtual Loop& loop() = 0;
+  // Runs `work`, and lets nothing else into the object until it has ended: no calls, no alarm,
+  // no code that awaits something, but for what `work` awaits itself. In the constructor it
+  // holds back the first calls: ctx.BlockConcurrencyWhile([this]() -> Task<void> {...}).Ignore();
+  // If it fails, or takes more than 30 s, the object is reset with that error, and the calls
+  // that waited for it fail too. Nests 64 deep: FailedPrecondition beyond.
+  virtual rpc::Promise<void> BlockConcurrencyWhile(Callback<Task<void>()> work) = 0;
   // Ends this instance: throws an Aborted error with `reason`, undoes the turn, fails every
   // call under way; the next call starts a new instance from the storage. To be let through,
   // not caught (if it is, the rest of the turn fails all the same).

@@ -7,6 +7,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,8 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "edge/base/callback.h"
 #include "edge/base/status.h"
+#include "edge/base/task.h"
 #include "edge/durable/sql.h"
+#include "edge/rpc/promise.h"
 
 namespace edge::durable {
 
@@ -33,32 +37,82 @@ class KvStorage {
  public:
   static constexpr size_t kEntryBytesMax = 2 << 20;
   struct ListOptions {
-    std::string prefix;
-    std::string start;        // first key; empty: from the beginning
-    std::string start_after;  // or: the first key after this one
-    std::string end;          // before this key; empty: to the end
-    size_t limit = SIZE_MAX;  // above 0, else InvalidArgument
+    std::string prefix = {};
+    std::string start = {};        // first key; empty: from the beginning
+    std::string start_after = {};  // or: the first key after this one
+    std::string end = {};          // before this key; empty: to the end
+    size_t limit = SIZE_MAX;       // above 0, else InvalidArgument
     enum class Order : uint8_t { kForward, kReverse } order = Order::kForward;
+  };
+  struct WriteOptions {
+    // What the object says need not wait until this write is durable. Should the write be
+    // lost, the object is reset all the same. Any other write of the turn outweighs it.
+    bool allow_unconfirmed = false;
   };
   using Entry = std::pair<std::string, std::string>;
 
   std::optional<std::string> Get(std::string_view key) { return internal::OrThrow(TryGet(key)); }
-  void Put(std::string_view key, std::string_view value) { internal::OrThrow(TryPut(key, value)); }
-  bool Delete(std::string_view key) { return internal::OrThrow(TryDelete(key)); }  // was it there?
+  void Put(std::string_view key, std::string_view value) { Put(key, value, {}); }
+  void Put(std::string_view key, std::string_view value, const WriteOptions& options) {
+    internal::OrThrow(TryPut(key, value, options));
+  }
+  bool Delete(std::string_view key) { return Delete(key, {}); }  // was it there?
+  bool Delete(std::string_view key, const WriteOptions& options) {
+    return internal::OrThrow(TryDelete(key, options));
+  }
+  // Those that are there, in order of keys.
+  std::vector<Entry> GetMany(const std::vector<std::string>& keys) {
+    return internal::OrThrow(TryGetMany(keys));
+  }
+  // All or none.
+  void PutMany(const std::vector<Entry>& entries) { PutMany(entries, {}); }
+  void PutMany(const std::vector<Entry>& entries, const WriteOptions& options) {
+    internal::OrThrow(TryPutMany(entries, options));
+  }
+  size_t DeleteMany(const std::vector<std::string>& keys) { return DeleteMany(keys, {}); }
+  size_t DeleteMany(const std::vector<std::string>& keys, const WriteOptions& options) {
+    return internal::OrThrow(TryDeleteMany(keys, options));  // how many were there
+  }
   std::vector<Entry> List(const ListOptions& options) {
     return internal::OrThrow(TryList(options));
   }
   std::vector<Entry> List() { return List({}); }
 
   StatusOr<std::optional<std::string>> TryGet(std::string_view key);
-  Status TryPut(std::string_view key, std::string_view value);
-  StatusOr<bool> TryDelete(std::string_view key);
+  Status TryPut(std::string_view key, std::string_view value, const WriteOptions& options);
+  StatusOr<bool> TryDelete(std::string_view key, const WriteOptions& options);
+  StatusOr<std::vector<Entry>> TryGetMany(const std::vector<std::string>& keys);
+  Status TryPutMany(const std::vector<Entry>& entries, const WriteOptions& options);
+  StatusOr<size_t> TryDeleteMany(const std::vector<std::string>& keys, const WriteOptions& options);
   StatusOr<std::vector<Entry>> TryList(const ListOptions& options);
 
  private:
   friend class Storage;
   explicit KvStorage(internal::SqlEngine& engine) : engine_(&engine) {}
   internal::SqlEngine* engine_;
+};
+
+// What runs inside Storage::Transaction(). A handle; once the transaction has ended it throws.
+class OpenTransaction {
+ public:
+  struct State {  // private to edge::durable
+    internal::Session* session;
+    enum class Phase : uint8_t { kOpen, kCommitted, kRolledBack } phase = Phase::kOpen;
+  };
+  explicit OpenTransaction(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  std::optional<std::string> Get(std::string_view key) { return kv("get()").Get(key); }
+  void Put(std::string_view key, std::string_view value) { kv("put()").Put(key, value); }
+  bool Delete(std::string_view key) { return kv("delete()").Delete(key); }
+  std::vector<KvStorage::Entry> List(const KvStorage::ListOptions& options) {
+    return kv("list()").List(options);
+  }
+  // Undoes what was written, SQL included, and ends the transaction; its work may go on.
+  void Rollback();
+
+ private:
+  KvStorage& kv(std::string_view call);
+  std::shared_ptr<State> state_;  // owners: the handles, and the section that runs the work
 };
 
 // Single-threaded: the object's loop.
@@ -74,6 +128,24 @@ class Storage {
   // As TransactionSync for functions that return Status or StatusOr; throws nothing itself.
   template <typename F>
   auto TryTransactionSync(F&& function) -> std::invoke_result_t<F&>;
+
+  // Runs `work`, which may co_await, as BlockConcurrencyWhile does, and keeps what it writes or
+  // none of it: a failure undoes it and is the promise's, the object lives on. Commits what the
+  // turn has written before. What `work` sends leaves when earlier commits are durable: it must
+  // not tell others what it may yet undo. Nests. FailedPrecondition inside TransactionSync.
+  rpc::Promise<void> Transaction(Callback<Task<void>(OpenTransaction)> work);
+
+  // Kept when everything that was written so far, unconfirmed writes included, is durable.
+  rpc::Promise<void> Sync();
+
+  struct DeleteAllOptions {
+    bool delete_alarm = true;
+  };
+  // Deletes all keys, tables, views and indexes of the object; open cursors fail. Part of the
+  // turn. FailedPrecondition inside a transaction.
+  void DeleteAll() { DeleteAll({}); }
+  void DeleteAll(const DeleteAllOptions& options) { internal::OrThrow(TryDeleteAll(options)); }
+  Status TryDeleteAll(const DeleteAllOptions& options);
 
   // The object's one alarm: when its method Alarm() will be called, in milliseconds since
   // 1970. It is part of the turn, and wakes the object after restarts too. A time that has
@@ -105,6 +177,7 @@ class Storage {
 
  private:
   friend class internal::Session;
+  friend class OpenTransaction;
   class Savepoint {
    public:
     explicit Savepoint(Storage& storage);
