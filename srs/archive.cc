@@ -9,8 +9,7 @@
 namespace edge::srs {
 namespace {
 
-constexpr uint32_t kInlinePages = 1024;           // snapshots up to 4 MiB ride in the batch
-constexpr uint64_t kSnapshotBytesMin = 64 << 10;  // no snapshot for less log than this
+constexpr uint32_t kInlinePages = 1024;  // snapshots up to 4 MiB ride in the batch
 constexpr int64_t kRetryMsMax = 30'000;
 constexpr size_t kPacksPerCatalog = 64;  // a catalog object is written after so many
 
@@ -322,7 +321,7 @@ std::set<std::string> Archive::OutgrownBy(const std::vector<Section>& sections) 
     before = {log.state.chain, log.state.lsn, before.log_bytes + log.raw_bytes,
               before.log_commits + log.state.lsn - log.first_lsn + 1};
     const uint64_t database_bytes = uint64_t{log.state.pages} * kPageBytes;
-    if (!follows || before.log_bytes > std::max(database_bytes, kSnapshotBytesMin) ||
+    if (!follows || before.log_bytes > database_bytes ||
         ReplayNs(before.log_commits, before.log_bytes) > kReplayNsMax) {
       outgrown.insert(log.name);
     }

@@ -322,13 +322,14 @@ std::vector<Leg> Catalog::LineLocked(const std::string& name, uint32_t epoch, Ls
   return line;
 }
 
-std::vector<Placed> Catalog::LogsLocked(const std::vector<Leg>& line, Lsn after) const {
-  std::vector<Placed> logs;
+std::vector<LogPiece> Catalog::LogsLocked(const std::vector<Leg>& line, Lsn after) const {
+  std::vector<LogPiece> logs;
   for (const Leg& leg : line) {
     const Entry* entry = FindLocked(leg.name, leg.epoch);
     if (entry == nullptr) continue;
     for (const Placed& log : entry->logs) {
-      if (log.section.state.lsn > after && log.section.first_lsn <= leg.until) logs.push_back(log);
+      if (log.section.state.lsn > after && log.section.first_lsn <= leg.until)
+        logs.push_back({log, leg.until});
     }
   }
   return logs;
@@ -336,7 +337,6 @@ std::vector<Placed> Catalog::LogsLocked(const std::vector<Leg>& line, Lsn after)
 
 Plan Catalog::PlanRestore(const std::string& name, uint32_t epoch, Lsn target) const {
   Plan plan;
-  plan.target = target;
   MutexLock lock(&mu_);
   const std::vector<Leg> line = LineLocked(name, epoch, target);
   plan.base = EmptyState(line.front().name, line.front().epoch);
@@ -353,10 +353,37 @@ Plan Catalog::PlanRestore(const std::string& name, uint32_t epoch, Lsn target) c
     std::ranges::sort(plan.parts, {}, [](const Placed& part) { return part.section.part; });
     plan.base = plan.parts[0].section.state;
   }
-  for (const Placed& log : LogsLocked(line, plan.base.lsn)) plan.logs.push_back(log);
+  plan.logs = LogsLocked(line, plan.base.lsn);
   for (const Placed& part : plan.parts) plan.bytes += part.section.bytes;
-  for (const Placed& log : plan.logs) plan.bytes += log.section.bytes;
+  for (const LogPiece& log : plan.logs) plan.bytes += log.placed.section.bytes;
   return plan;
+}
+
+State Catalog::OldestState(const std::string& name, uint32_t epoch) const {
+  MutexLock lock(&mu_);
+  const Entry* entry = FindLocked(name, epoch);
+  State oldest = EmptyState(name, epoch);
+  if (entry == nullptr || !entry->newest) return oldest;
+  // Back from the newest commit through the logs, as far as there is no gap. Between logs in
+  // order of their first commit an older one may still reach further.
+  Lsn reached = entry->newest->lsn;
+  if (!entry->logs.empty() && entry->logs.back().section.state.lsn < reached) {
+    // The newest commit is known by a snapshot alone.
+    Lsn end = 0;
+    for (const Placed& log : entry->logs) end = std::max(end, log.section.state.lsn);
+    if (end < reached) return entry->snapshots.at(reached)[0].section.state;
+  }
+  for (auto log = entry->logs.rbegin(); log != entry->logs.rend(); ++log) {
+    if (log->section.state.lsn >= reached) {
+      reached = std::min(reached, log->section.first_lsn - 1);
+    }
+  }
+  if (entry->fork && entry->fork->section.state.lsn >= reached) return entry->fork->section.state;
+  if (reached == 0) return oldest;
+  for (const auto& [lsn, parts] : entry->snapshots) {
+    if (lsn >= reached && IsComplete(parts)) return parts[0].section.state;
+  }
+  return oldest;
 }
 
 State Catalog::NewestBefore(const std::string& name, uint32_t epoch, int64_t wall_ms) const {
@@ -443,7 +470,7 @@ StatusOr<State> Catalog::Restore(const std::string& name, uint32_t epoch, Lsn ta
                     plan.parts[0].key, name, state.lsn, post.ToHex(), state.post.ToHex());
   }
   Replay replay(image, state);
-  for (const Placed& placed : plan.logs) {
+  for (const auto& [placed, until] : plan.logs) {
     if (placed.section.first_lsn > replay.state().lsn + 1) break;  // the journal may have it
     EDGE_ASSIGN_OR_RETURN(const Bytes raw, Fetch(placed, &report->bytes_read));
     const Status visited = VisitLog(placed.section, raw, [&](const RecordView& record) -> Status {
@@ -451,7 +478,7 @@ StatusOr<State> Catalog::Restore(const std::string& name, uint32_t epoch, Lsn ta
       if (record.lsn == now.lsn && record.chain != now.chain) {
         return DataLoss("commit {} of \"{}\" is not the one before", record.lsn, name);
       }
-      if (record.lsn <= now.lsn || record.lsn > target) return OkStatus();
+      if (record.lsn <= now.lsn || record.lsn > until) return OkStatus();
       return replay.Apply(record);
     });
     if (!visited.ok()) return Annotate(visited, "object " + placed.key);
@@ -466,17 +493,17 @@ StatusOr<State> Catalog::Restore(const std::string& name, uint32_t epoch, Lsn ta
 Status Catalog::VisitRecords(const std::string& name, uint32_t epoch, Lsn after, Lsn until,
                              Callback<Status(const RecordView&)> visit, uint64_t* bytes_read) {
   EDGE_RETURN_IF_ERROR(EnsureLoaded());
-  std::vector<Placed> logs;
+  std::vector<LogPiece> logs;
   {
     MutexLock lock(&mu_);
     logs = LogsLocked(LineLocked(name, epoch, until), after);
   }
   Lsn next = after + 1;
-  for (const Placed& placed : logs) {
+  for (const auto& [placed, last] : logs) {
     if (placed.section.state.lsn < next) continue;
     EDGE_ASSIGN_OR_RETURN(const Bytes raw, Fetch(placed, bytes_read));
     const Status visited = VisitLog(placed.section, raw, [&](const RecordView& record) -> Status {
-      if (record.lsn < next || record.lsn > until) return OkStatus();
+      if (record.lsn < next || record.lsn > last) return OkStatus();
       EDGE_RETURN_IF_ERROR(visit(record));
       next = record.lsn + 1;
       return OkStatus();

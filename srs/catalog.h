@@ -34,6 +34,12 @@ struct Placed {
   Section section;
 };
 
+// A log of which the commits up to `until` belong to a line.
+struct LogPiece {
+  Placed placed;
+  Lsn until = 0;
+};
+
 // All that the store has of one database in one epoch.
 struct Entry {
   std::vector<Placed> logs;                      // by first_lsn
@@ -56,11 +62,10 @@ using Progress = Callback<void(uint64_t bytes_done, uint64_t bytes_total)>;
 
 // What a restore has to read: a snapshot (none: the empty database) and the logs after it.
 struct Plan {
-  State base;                 // state of the snapshot, or the empty state
-  std::vector<Placed> parts;  // of the snapshot, in order
-  std::vector<Placed> logs;   // in order
-  Lsn target = 0;
-  uint64_t bytes = 0;  // to read
+  State base;                  // state of the snapshot, or the empty state
+  std::vector<Placed> parts;   // of the snapshot, in order
+  std::vector<LogPiece> logs;  // in order
+  uint64_t bytes = 0;          // to read
 };
 
 // Thread-safe.
@@ -94,6 +99,9 @@ class Catalog {
   };
   JournalSeen SeenOf(uint64_t journal_id) const;
 
+  // The earliest commit from which every later one can be reached: where a complete snapshot
+  // is, or the line begins.
+  State OldestState(const std::string& name, uint32_t epoch) const;
   // How to get the newest state at or before commit `target`. Never fails: the plan may end
   // early if something is missing, which replaying it shows.
   Plan PlanRestore(const std::string& name, uint32_t epoch, Lsn target) const;
@@ -134,7 +142,7 @@ class Catalog {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Leg> LineLocked(const std::string& name, uint32_t epoch, Lsn target) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<Placed> LogsLocked(const std::vector<Leg>& line, Lsn after) const
+  std::vector<LogPiece> LogsLocked(const std::vector<Leg>& line, Lsn after) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const std::shared_ptr<ObjectStore> store_;

@@ -91,15 +91,43 @@ uint64_t OffsetOf(uint32_t pgno) {
 // --- FileImage ---
 
 Status FileImage::ReadPage(uint32_t pgno, std::byte* out) {
+  EDGE_RETURN_IF_ERROR(WritePending());
   EDGE_ASSIGN_OR_RETURN(const size_t got, file_->ReadAt(OffsetOf(pgno), {out, kPageBytes}));
   std::memset(out + got, 0, kPageBytes - got);
   return OkStatus();
 }
 Status FileImage::WritePage(uint32_t pgno, const std::byte* page, const Hash128&) {
-  return file_->WriteAt(OffsetOf(pgno), {page, kPageBytes});
+  constexpr size_t kPendingBytesMax = 256 << 10;
+  const bool follows = pgno == pending_first_ + pending_.size() / kPageBytes;
+  if (!follows || pending_.size() >= kPendingBytesMax) EDGE_RETURN_IF_ERROR(WritePending());
+  if (pending_.empty()) pending_first_ = pgno;
+  pending_.insert(pending_.end(), page, page + kPageBytes);
+  return OkStatus();
+}
+Status FileImage::WritePending() {
+  if (pending_.empty()) return OkStatus();
+  EDGE_RETURN_IF_ERROR(file_->WriteAt(OffsetOf(pending_first_), pending_));
+  pending_.clear();
+  return OkStatus();
 }
 Status FileImage::Resize(uint32_t pages) {
+  EDGE_RETURN_IF_ERROR(WritePending());
   return file_->Truncate(uint64_t{pages} * kPageBytes);
+}
+Status FileImage::Sync() {
+  EDGE_RETURN_IF_ERROR(WritePending());
+  return file_->Sync();
+}
+
+Status InstallPlain(FileSystem& files, const std::string& finished, const std::string& path) {
+  {
+    EDGE_ASSIGN_OR_RETURN(auto file, files.Open(finished, OpenMode::kReadWrite));
+    const std::byte plain[2] = {std::byte{1}, std::byte{1}};
+    EDGE_RETURN_IF_ERROR(file->WriteAt(18, plain));
+    EDGE_RETURN_IF_ERROR(file->Sync());
+  }
+  EDGE_RETURN_IF_ERROR(files.Rename(finished, path));
+  return files.SyncDirectory(path.find('/') == std::string::npos ? "." : FolderOf(path) + "/");
 }
 
 // --- Image: making and loading ---

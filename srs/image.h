@@ -33,18 +33,27 @@ struct ImagePaths {
   std::string spill;  // temporary
 };
 
-// A database in a plain file of its own, for rebuilding and exporting. Single-threaded.
+// A database in a plain file of its own, for rebuilding and exporting. Pages written in order
+// go to the file many at a time; what was not synced may still be in memory.
+// Single-threaded.
 class FileImage final : public PageImage {
  public:
   explicit FileImage(std::unique_ptr<File> file) : file_(std::move(file)) {}
   Status ReadPage(uint32_t pgno, std::byte* out) override;
   Status WritePage(uint32_t pgno, const std::byte* page, const Hash128& hash) override;
   Status Resize(uint32_t pages) override;
-  File& file() { return *file_; }
+  Status Sync();
 
  private:
+  Status WritePending();
   std::unique_ptr<File> file_;
+  Bytes pending_;
+  uint32_t pending_first_ = 0;
 };
+
+// Turns a finished database file into a plain one (not in WAL mode, so that it can be read
+// from a read-only place) and gives it its name, synced.
+Status InstallPlain(FileSystem& files, const std::string& finished, const std::string& path);
 
 // One thread at a time (the database's), but for Flush() and the calls marked thread-safe.
 class Image final : public PageImage {

@@ -15,6 +15,7 @@
 #include "srs/group_tail.h"
 #include "srs/image.h"
 #include "srs/journal.h"
+#include "srs/lazy_image.h"
 #include "srs/link.h"
 #include "srs/planted.h"
 #include "srs/replicator.h"
@@ -87,6 +88,12 @@ class RelayImpl final : public Relay, public DatabaseHost {
                                   std::string* undo_bookmark) override;
   StatusOr<RestoreReport> Export(const std::string& name, const RestoreTarget& target,
                                  const std::string& path) override;
+  StatusOr<std::unique_ptr<ReadOnlyDatabase>> OpenReadOnly(const std::string& name,
+                                                           const RestoreTarget& target) override;
+  Status Fork(const std::string& name, const RestoreTarget& target,
+              const std::string& fork) override;
+  StatusOr<std::string> RestoreAtNextOpen(const std::string& name,
+                                          const std::string& bookmark) override;
   StatusOr<std::string> GetBookmarkForTime(const std::string& name, int64_t wall_ms) override;
   Status Flush() override;
   bool RunBackgroundStep() override;
@@ -148,6 +155,14 @@ class RelayImpl final : public Relay, public DatabaseHost {
   StatusOr<State> Build(const std::string& name, uint32_t epoch, Lsn target,
                         const std::string& path, RestoreReport* report);
   bool has_followers() const { return !options_.replication.followers.empty(); }
+  // Where RestoreAtNextOpen() leaves its bookmark.
+  std::string PlanPathOf(const std::string& name) const {
+    const std::string flush = PathsOf(name).flush;
+    return flush.substr(0, flush.rfind('.')) + ".restore";
+  }
+  Status RunPlannedRestore(const std::string& name);
+  // As Resolve(), with what it means in the store, after uploading up to it.
+  StatusOr<Bookmark> ResolveStored(const std::string& name, const RestoreTarget& target);
   Status NeedStore() const {
     if (archive_ != nullptr) return OkStatus();
     return FailedPrecondition("this relay has no object store");
@@ -551,6 +566,7 @@ bool RelayImpl::RunBackgroundStep() {
 
 StatusOr<std::unique_ptr<Database>> RelayImpl::OpenDatabase(const std::string& name) {
   EDGE_RETURN_IF_ERROR(CheckName(name));
+  if (archive_ != nullptr) EDGE_RETURN_IF_ERROR(RunPlannedRestore(name));
   const auto core = CoreOf(name);
   sqlite3* connection = nullptr;
   EDGE_RETURN_IF_ERROR(core->Open(&connection));
@@ -645,7 +661,7 @@ StatusOr<State> RelayImpl::Build(const std::string& name, uint32_t epoch, Lsn ta
   EDGE_RETURN_IF_ERROR(
       journal_->Read(journal_->begin(), journal_->end(), UINT64_MAX, replay).status());
   EDGE_RETURN_IF_ERROR(image.Resize(state.pages));
-  EDGE_RETURN_IF_ERROR(image.file().Sync());
+  EDGE_RETURN_IF_ERROR(image.Sync());
   report->lsn = state.lsn;
   report->committed_wall_ms = state.wall_ms;
   report->database_bytes = uint64_t{state.pages} * kPageBytes;
@@ -797,18 +813,85 @@ StatusOr<RestoreReport> RelayImpl::Export(const std::string& name, const Restore
     files_.Remove(temporary).IgnoreError();
     return built.status();
   }
-  {
-    // A plain file: not in WAL mode, so that it can be read from a read-only place.
-    EDGE_ASSIGN_OR_RETURN(auto file, files_.Open(temporary, OpenMode::kReadWrite));
-    const std::byte plain[2] = {std::byte{1}, std::byte{1}};
-    EDGE_RETURN_IF_ERROR(file->WriteAt(18, plain));
-    EDGE_RETURN_IF_ERROR(file->Sync());
-  }
-  EDGE_RETURN_IF_ERROR(files_.Rename(temporary, path));
-  const size_t slash = path.rfind('/');
-  EDGE_RETURN_IF_ERROR(
-      files_.SyncDirectory(slash == std::string::npos ? "." : path.substr(0, slash + 1)));
+  EDGE_RETURN_IF_ERROR(InstallPlain(files_, temporary, path));
   return report;
+}
+
+StatusOr<Bookmark> RelayImpl::ResolveStored(const std::string& name, const RestoreTarget& target) {
+  EDGE_RETURN_IF_ERROR(CheckName(name));
+  EDGE_RETURN_IF_ERROR(NeedStore());
+  EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, EpochOf(name));
+  EDGE_ASSIGN_OR_RETURN(Bookmark wanted, Resolve(name, epoch, target));
+  const std::optional<State> stored = archive_->catalog().Newest(name);
+  const bool is_stored = stored && stored->epoch == epoch && stored->lsn >= wanted.lsn;
+  if (!is_stored) EDGE_RETURN_IF_ERROR(Flush());
+  wanted.epoch = epoch;
+  return wanted;
+}
+
+StatusOr<std::unique_ptr<ReadOnlyDatabase>> RelayImpl::OpenReadOnly(const std::string& name,
+                                                                    const RestoreTarget& target) {
+  EDGE_ASSIGN_OR_RETURN(const Bookmark wanted, ResolveStored(name, target));
+  return OpenView(&archive_->catalog(), name, wanted.epoch, wanted);
+}
+
+Status RelayImpl::Fork(const std::string& name, const RestoreTarget& target,
+                       const std::string& fork) {
+  EDGE_RETURN_IF_ERROR(CheckName(fork));
+  EDGE_ASSIGN_OR_RETURN(const Bookmark wanted, ResolveStored(name, target));
+  EDGE_ASSIGN_OR_RETURN(const bool exists, DatabaseExists(fork));
+  if (exists) return AlreadyExists("database \"{}\"", fork);
+  EDGE_ASSIGN_OR_RETURN(auto image,
+                        LazyImage::Open(&archive_->catalog(), name, wanted.epoch, wanted.lsn));
+  const State& at = image->state();
+  if (wanted.lsn != UINT64_MAX && (at.lsn != wanted.lsn || at.chain != wanted.chain)) {
+    EDGE_RETURN_IF_ERROR(archive_->CheckDamage(name));
+    return NotFound("database \"{}\" has no commit {} with that bookmark; the newest is {}", name,
+                    wanted.lsn, at.lsn);
+  }
+  EDGE_ASSIGN_OR_RETURN(const uint32_t epoch, NextEpoch(fork));
+  return archive_->Fork(fork, std::max(epoch, CoreOf(fork)->deleted_epoch() + 1), name, at);
+}
+
+StatusOr<std::string> RelayImpl::RestoreAtNextOpen(const std::string& name,
+                                                   const std::string& bookmark) {
+  EDGE_RETURN_IF_ERROR(CheckName(name));
+  EDGE_RETURN_IF_ERROR(NeedStore());
+  EDGE_ASSIGN_OR_RETURN(const bool exists, DatabaseExists(name));
+  if (!exists) return NotFound("no database \"{}\"", name);
+  const auto core = CoreOf(name);
+  std::optional<State> now = core->known();
+  if (core->is_open()) {
+    now = core->image().copy_state();
+  } else if (!now) {
+    EDGE_ASSIGN_OR_RETURN(now, archive_->Newest(name));
+  }
+  if (!now) return NotFound("no database \"{}\"", name);
+  const std::string path = PlanPathOf(name);
+  if (bookmark.empty()) {
+    const Status removed = files_.Remove(path);
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound) return removed;
+  } else {
+    EDGE_ASSIGN_OR_RETURN(const Bookmark wanted, ParseBookmark(bookmark));
+    if (wanted.epoch != now->epoch || wanted.lsn > now->lsn) {
+      return NotFound("database \"{}\" has no bookmark {}; {} is the newest", name, bookmark,
+                      FormatBookmark(*now));
+    }
+    EDGE_RETURN_IF_ERROR(WriteFileAtomic(files_, path, AsBytes(bookmark)));
+  }
+  return FormatBookmark(*now);
+}
+
+Status RelayImpl::RunPlannedRestore(const std::string& name) {
+  const std::string path = PlanPathOf(name);
+  const auto plan = ReadFile(files_, path, 1024);
+  if (plan.status().code() == StatusCode::kNotFound) return OkStatus();
+  EDGE_RETURN_IF_ERROR(plan.status());
+  const std::string bookmark(AsText(*plan));
+  EDGE_RETURN_IF_ERROR(
+      Annotate(Restore(name, {.bookmark = bookmark}, nullptr).status(), "planned in " + path));
+  EDGE_RETURN_IF_ERROR(files_.Remove(path));
+  return files_.SyncDirectory(Folder("databases"));
 }
 
 StatusOr<std::string> RelayImpl::GetBookmarkForTime(const std::string& name, int64_t wall_ms) {

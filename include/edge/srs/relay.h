@@ -42,6 +42,8 @@ enum class Durability : uint8_t {
   kStore,   // in the object store
 };
 
+class ReadOnlyDatabase;  // store_reader.h
+
 // The number of a commit within one database: 1, 2, 3 ... without gaps; 0: empty.
 using Lsn = uint64_t;
 
@@ -154,6 +156,19 @@ class Relay {
   // Writes the state at `target` as a plain SQLite file.
   virtual StatusOr<RestoreReport> Export(const std::string& name, const RestoreTarget& target,
                                          const std::string& path) = 0;
+  // A database as it was, beside the live one: read-only, its pages fetched from the store as
+  // SQLite asks for them. Uploads first what is not there yet. Destroy it before the relay.
+  virtual StatusOr<std::unique_ptr<ReadOnlyDatabase>> OpenReadOnly(const std::string& name,
+                                                                   const RestoreTarget& target) = 0;
+  // Makes the database `fork` as `name` was at `target`. Copies nothing: it reads what its
+  // parent has stored until its own first snapshot. AlreadyExists if there is a `fork`.
+  virtual Status Fork(const std::string& name, const RestoreTarget& target,
+                      const std::string& fork) = 0;
+  // Has Restore(name, {.bookmark = bookmark}) done before `name` is opened the next time, by
+  // this process or a later one; "" takes that back. Returns the bookmark of now, which
+  // undoes it. The database may be open.
+  virtual StatusOr<std::string> RestoreAtNextOpen(const std::string& name,
+                                                  const std::string& bookmark) = 0;
   // Newest bookmark at or before that time.
   virtual StatusOr<std::string> GetBookmarkForTime(const std::string& name, int64_t wall_ms) = 0;
 
