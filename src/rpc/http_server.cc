@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -36,10 +38,25 @@ std::string_view HttpRequest::Cookie(std::string_view name) const {
   return {};
 }
 
-class HttpReply::Sink {
+class HttpStream::Sink {
  public:
   virtual ~Sink() = default;
+  virtual bool Write(std::string_view piece) = 0;
+  virtual void End() = 0;
+};
+
+HttpStream::~HttpStream() {
+  if (sink_ != nullptr) sink_->End();
+}
+
+bool HttpStream::Write(std::string_view piece) {
+  return sink_->Write(piece);
+}
+
+class HttpReply::Sink : public HttpStream::Sink {
+ public:
   virtual void Send(HttpResponse response) = 0;
+  virtual void Begin(HttpResponse response) = 0;
 };
 
 HttpReply::~HttpReply() {
@@ -49,6 +66,13 @@ HttpReply::~HttpReply() {
 void HttpReply::Send(HttpResponse response) {
   EDGE_CHECK(sink_ != nullptr);
   std::exchange(sink_, nullptr)->Send(std::move(response));
+}
+
+HttpStream HttpReply::Stream(HttpResponse response) {
+  EDGE_CHECK(sink_ != nullptr);
+  auto sink = std::exchange(sink_, nullptr);
+  sink->Begin(std::move(response));
+  return HttpStream(std::move(sink));
 }
 
 std::string_view ContentTypeFor(std::string_view file_name) {
@@ -196,6 +220,9 @@ class Exchange final : public Socket::User, public std::enable_shared_from_this<
 
   void Start();
   void Send(HttpResponse response);
+  void Begin(HttpResponse response);
+  bool SendPiece(std::string_view piece);
+  void EndPieces();
   void Orphan();  // the server is going
 
  private:
@@ -210,6 +237,8 @@ class Exchange final : public Socket::User, public std::enable_shared_from_this<
   void SetDeadline();
   void ClearDeadline();
   HttpReply NewReply();
+  std::string HeadOf(const HttpResponse& response, std::optional<size_t> length) const;
+  void Answered();
 
   ServerImpl* server_;  // null once it is gone, though a caller may still hold us
   std::unique_ptr<Socket> socket_;
@@ -231,6 +260,16 @@ class ReplySink : public HttpReply::Sink {
   explicit ReplySink(std::weak_ptr<Exchange> exchange) : exchange_(std::move(exchange)) {}
   void Send(HttpResponse response) override {
     if (const auto exchange = exchange_.lock()) exchange->Send(std::move(response));
+  }
+  void Begin(HttpResponse response) override {
+    if (const auto exchange = exchange_.lock()) exchange->Begin(std::move(response));
+  }
+  bool Write(std::string_view piece) override {
+    const auto exchange = exchange_.lock();
+    return exchange != nullptr && exchange->SendPiece(piece);
+  }
+  void End() override {
+    if (const auto exchange = exchange_.lock()) exchange->EndPieces();
   }
 
  private:
@@ -508,10 +547,8 @@ void Exchange::DispatchRpc(HttpServer::RpcFactory& factory, bool is_upgrade) {
             server_->options().batch_timeout_ms);
 }
 
-void Exchange::Send(HttpResponse response) {
-  const auto self = shared_from_this();
-  answering_ = false;
-  if (closing_ || socket_ == nullptr) return;
+// `length`: of the body, or nothing if it comes in pieces.
+std::string Exchange::HeadOf(const HttpResponse& response, std::optional<size_t> length) const {
   std::string head = Format("HTTP/1.1 {} {}\r\n",
                             {response.status, HttpReason(static_cast<unsigned>(response.status))});
   const auto add = [&head](std::string_view name, std::string_view value) {
@@ -523,9 +560,47 @@ void Exchange::Send(HttpResponse response) {
   if (!allow_origin_.empty()) add("Access-Control-Allow-Origin", allow_origin_);
   for (const auto& [name, value] : response.headers) add(name, value);
   if (!keep_alive_) add("Connection", "close");
-  add("Content-Length", std::to_string(response.body.size()));
-  head += "\r\n";
-  socket_->Write(head, head_only_ ? std::string_view() : std::string_view(response.body));
+  if (length) {
+    add("Content-Length", std::to_string(*length));
+  } else {
+    add("Transfer-Encoding", "chunked");
+  }
+  return head += "\r\n";
+}
+
+void Exchange::Send(HttpResponse response) {
+  const auto self = shared_from_this();
+  answering_ = false;
+  if (closing_ || socket_ == nullptr) return;
+  socket_->Write(HeadOf(response, response.body.size()),
+                 head_only_ ? std::string_view() : std::string_view(response.body));
+  Answered();
+}
+
+void Exchange::Begin(HttpResponse response) {
+  if (closing_ || socket_ == nullptr) return;
+  socket_->Write(HeadOf(response, std::nullopt));
+  SendPiece(response.body);
+}
+
+bool Exchange::SendPiece(std::string_view piece) {
+  if (closing_ || socket_ == nullptr) return false;
+  if (head_only_ || piece.empty()) return true;  // an empty piece would be the end
+  char size[20];
+  std::snprintf(size, sizeof size, "%zx\r\n", piece.size());
+  socket_->Write(size, std::string(piece) + "\r\n");
+  return true;
+}
+
+void Exchange::EndPieces() {
+  const auto self = shared_from_this();
+  answering_ = false;
+  if (closing_ || socket_ == nullptr) return;
+  if (!head_only_) socket_->Write("0\r\n\r\n");
+  Answered();
+}
+
+void Exchange::Answered() {
   request_ = {};
   SetDeadline();
   if (!keep_alive_) {

@@ -62,6 +62,23 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
+// An answer whose body is sent in pieces as they come (chunked). Its end is the destructor's.
+// On the loop only.
+class HttpStream {
+ public:
+  class Sink;  // private to edge::rpc
+  explicit HttpStream(std::shared_ptr<Sink> sink) : sink_(std::move(sink)) {}
+  HttpStream(HttpStream&&) noexcept = default;
+  HttpStream& operator=(HttpStream&&) = delete;
+  ~HttpStream();
+  // False once the peer is gone: nothing more needs to be made. What it does not take waits in
+  // memory until the request's timeout, so a source without end must be a slow one.
+  bool Write(std::string_view piece);
+
+ private:
+  std::shared_ptr<Sink> sink_;
+};
+
 // The right to answer one request: now or later, once, on the loop. Dropped unused: 500.
 class HttpReply {
  public:
@@ -71,6 +88,8 @@ class HttpReply {
   HttpReply& operator=(HttpReply&&) noexcept = default;
   ~HttpReply();
   void Send(HttpResponse response);
+  // Sends all but a body; what `response.body` holds is its first piece.
+  HttpStream Stream(HttpResponse response);
 
  private:
   std::shared_ptr<Sink> sink_;
