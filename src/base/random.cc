@@ -21,6 +21,14 @@ class KernelRandom final : public Random {
     while (getrandom(&value, sizeof value, 0) != sizeof value) EDGE_CHECK(errno == EINTR);
     return value;
   }
+  void Fill(MutableByteView out) override {
+    constexpr size_t kUncut = 256;  // as much as one call always gives
+    for (size_t at = 0; at < out.size(); at += kUncut) {
+      const size_t size = std::min(kUncut, out.size() - at);
+      while (getrandom(out.data() + at, size, 0) != static_cast<ssize_t>(size))
+        EDGE_CHECK(errno == EINTR);
+    }
+  }
 };
 
 }  // namespace

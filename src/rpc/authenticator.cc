@@ -76,10 +76,13 @@ Authenticator AnyOf(std::vector<Authenticator> authenticators) {
   return
       [all = std::move(authenticators)](const HttpRequest& request) mutable -> StatusOr<Identity> {
         Status refusal = Unauthenticated("nobody is let in here");
+        bool refused = false;
         for (Authenticator& one : all) {
           StatusOr<Identity> identity = one(request);
           if (identity.ok()) return identity;
-          if (refusal.code() != StatusCode::kPermissionDenied) refusal = identity.status();
+          const bool tells_more = identity.status().code() == StatusCode::kPermissionDenied &&
+                                  refusal.code() != StatusCode::kPermissionDenied;
+          if (!std::exchange(refused, true) || tells_more) refusal = identity.status();
         }
         return refusal;
       };

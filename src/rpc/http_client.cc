@@ -28,6 +28,15 @@ StatusOr<ServerUrl> ParseUnix(std::string_view url, std::string_view rest) {
 
 }  // namespace
 
+Status CheckHeaders(const std::vector<std::pair<std::string, std::string>>& headers) {
+  constexpr std::string_view kBreaks("\r\n\0", 3);
+  for (const auto& [name, value] : headers)
+    if (name.empty() || name.find_first_of(kBreaks) != std::string::npos ||
+        name.find(':') != std::string::npos || value.find_first_of(kBreaks) != std::string::npos)
+      return InvalidArgument("header '{}': its name or value has a line break or colon", name);
+  return OkStatus();
+}
+
 StatusOr<ServerUrl> ParseUrl(std::string_view url) {
   for (const std::string_view scheme : {"ws", "http"})
     if (url.starts_with(scheme) && url.substr(scheme.size()).starts_with(kUnixSuffix))

@@ -29,6 +29,9 @@ struct ServerUrl {
 // network gets them as they are.
 StatusOr<ServerUrl> ParseUrl(std::string_view url);
 
+// InvalidArgument for a header that would end its line.
+Status CheckHeaders(const std::vector<std::pair<std::string, std::string>>& headers);
+
 struct HttpRequestOptions {
   std::string head_lines;  // "Name: value\r\n" ...
   std::string method = "GET";

@@ -30,11 +30,6 @@ Status Declined(const std::string& url, const HttpMessage& answer) {
                 text.empty() ? Format("{}: HTTP status {}", {url, answer.status}) : text);
 }
 
-// A header value that would end its line is nobody's token.
-bool IsClean(std::string_view text) {
-  return text.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
-}
-
 }  // namespace
 
 void WebSocketSession::Connect(Io& io, std::string url, Options options, Connected done) {
@@ -50,15 +45,13 @@ void WebSocketSession::Connect(Io& io, std::string url, Options options, Connect
       key + "\r\n";
   if (options.offer_binary)
     request.head_lines.append("Sec-WebSocket-Protocol: ").append(kBinaryProtocol).append("\r\n");
-  for (const auto& [name, value] : options.headers) {
-    if (!IsClean(name) || !IsClean(value)) {
-      io.loop().Defer(
-          [done = std::move(done), status = InvalidArgument("a header with a line "
-                                                            "break")]() mutable { done(status); });
-      return;
-    }
-    request.head_lines.append(name).append(": ").append(value).append("\r\n");
+  if (Status status = CheckHeaders(options.headers); !status.ok()) {
+    io.loop().Defer(
+        [done = std::move(done), status = std::move(status)]() mutable { done(status); });
+    return;
   }
+  for (const auto& [name, value] : options.headers)
+    request.head_lines.append(name).append(": ").append(value).append("\r\n");
   request.timeout_ms = options.connect_timeout_ms;
   request.tls = options.tls;
   SendHttp(io, url, std::move(request),

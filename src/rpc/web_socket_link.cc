@@ -265,8 +265,9 @@ unsigned HttpForCode(StatusCode code) {
   switch (code) {
     case StatusCode::kNotFound:
       return 404;
-    case StatusCode::kPermissionDenied:
     case StatusCode::kUnauthenticated:
+      return 401;
+    case StatusCode::kPermissionDenied:
       return 403;
     case StatusCode::kResourceExhausted:
     case StatusCode::kUnavailable:

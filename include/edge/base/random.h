@@ -11,7 +11,7 @@ class Random {
  public:
   virtual ~Random() = default;
   virtual uint64_t Next() = 0;  // uniform over 64 bits
-  void Fill(MutableByteView out);
+  virtual void Fill(MutableByteView out);
   uint64_t Below(uint64_t bound);  // uniform in [0, bound); bound > 0
   double Unit();                   // uniform in [0, 1)
 };

@@ -120,7 +120,7 @@ class HttpServer {
   };
   using Handler = Callback<void(const HttpRequest&, HttpReply)>;
   // The main object of a new session, or why there is none (NotFound: 404,
-  // PermissionDenied and Unauthenticated: 403, ResourceExhausted and Unavailable: 503, others:
+  // Unauthenticated: 401, PermissionDenied: 403, ResourceExhausted and Unavailable: 503, others:
   // 400).
   using RpcFactory = Callback<StatusOr<HookPtr>(const HttpRequest&)>;
 
