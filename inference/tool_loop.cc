@@ -8,45 +8,12 @@
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
 #include "edge/inference/tools.h"
+#include "inference/answer_filter.h"
 
 namespace edge::inference {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kOpen = "<tool_call>";
-
-// The reply on its way to the caller: everything before a call, nothing of the call itself.
-class AnswerFilter {
- public:
-  explicit AnswerFilter(OnPiece on_piece) : on_piece_(std::move(on_piece)) {}
-
-  bool Add(std::string_view piece) {
-    if (in_call_) return true;
-    held_ += piece;
-    const size_t call = held_.find(kOpen);
-    if (call != std::string::npos) {
-      in_call_ = true;
-      return Show(call);
-    }
-    size_t keep = std::min(held_.size(), kOpen.size() - 1);
-    while (keep > 0 && !kOpen.starts_with(std::string_view(held_).substr(held_.size() - keep))) {
-      --keep;
-    }
-    return Show(held_.size() - keep);
-  }
-  bool Finish() { return in_call_ || Show(held_.size()); }
-
- private:
-  bool Show(size_t bytes) {
-    const std::string piece = held_.substr(0, bytes);
-    held_.erase(0, bytes);
-    return piece.empty() || on_piece_(piece);
-  }
-  OnPiece on_piece_;
-  std::string held_;
-  bool in_call_ = false;
-};
 
 // Runs on a thread of its own, so that one that never returns holds up nothing. The thread
 // owns all it uses.

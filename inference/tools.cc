@@ -5,14 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "edge/base/errors.h"
+#include "inference/answer_filter.h"
 #include "inference/schema.h"
 
 namespace edge::inference {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::string_view kOpen = "<tool_call>", kClose = "</tool_call>";
 
 }  // namespace
 
@@ -171,11 +170,11 @@ std::string ToolPrompt(const std::vector<std::string>& tools) {
 ParsedCalls ParseToolCalls(std::string_view reply) {
   ParsedCalls out;
   for (;;) {
-    const size_t begin = reply.find(kOpen);
+    const size_t begin = reply.find(kToolCallOpen);
     out.text += reply.substr(0, begin);
     if (begin == std::string_view::npos) break;
-    reply.remove_prefix(begin + kOpen.size());
-    const size_t end = std::min(reply.find(kClose), reply.size());
+    reply.remove_prefix(begin + kToolCallOpen.size());
+    const size_t end = std::min(reply.find(kToolCallClose), reply.size());
     ToolCall call;
     const json value = json::parse(reply.substr(0, end), nullptr, false);
     if (!value.is_object() || !value.contains("name") || !value["name"].is_string()) {
@@ -192,7 +191,7 @@ ParsedCalls ParseToolCalls(std::string_view reply) {
     }
     out.calls.push_back(std::move(call));
     reply.remove_prefix(end);
-    if (reply.starts_with(kClose)) reply.remove_prefix(kClose.size());
+    if (reply.starts_with(kToolCallClose)) reply.remove_prefix(kToolCallClose.size());
   }
   const size_t begin = out.text.find_first_not_of(" \n");
   out.text.erase(0, std::min(begin, out.text.size()));
