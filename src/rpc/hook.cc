@@ -54,6 +54,10 @@ void* Hook::LocalTarget(const void*) const {
   return nullptr;
 }
 
+bool Hook::CallNow(std::string_view, std::span<Value>, StatusOr<Value>*) {
+  return false;
+}
+
 // ---- where a call runs
 
 namespace {
@@ -472,7 +476,7 @@ struct Gathering {
 
 }  // namespace
 
-bool HoldsPromises(const Array& args) {
+bool HoldsPromises(std::span<const Value> args) {
   const auto holds = [](const auto& self, const Value& value) -> bool {
     if (const Array* array = value.array())
       return std::ranges::any_of(*array, [&](const Value& item) { return self(self, item); });

@@ -1,5 +1,6 @@
 // Parts of hook.cc that sessions and targets use too.
 #pragma once
+#include <span>
 #include <string>
 
 #include "edge/base/bytes.h"
@@ -8,7 +9,7 @@
 
 namespace edge::rpc {
 
-bool HoldsPromises(const Array& args);
+bool HoldsPromises(std::span<const Value> args);
 
 // Is it a promise already kept or broken, or an object?
 bool IsSettled(const HookPtr& hook);

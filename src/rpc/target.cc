@@ -2,6 +2,7 @@
 
 #include <coroutine>
 #include <exception>
+#include <unordered_map>
 
 #include "absl/strings/cord.h"
 #include "edge/base/errors.h"
@@ -10,7 +11,7 @@
 
 namespace edge::rpc {
 
-const MethodEntry* MethodTable::Find(std::string_view name) const {
+const MethodEntry* MethodTable::Search(std::string_view name) const {
   const MethodEntry* const end = entries + count;
   const MethodEntry* found =
       std::lower_bound(entries, end, name,
@@ -56,7 +57,7 @@ Answer InvokeMethod(const MethodTable& table, void* target, std::string_view met
   if (entry == nullptr || entry->is_property)
     return StatusOr<Value>(InvalidArgument("'{}' is not a function.", method));
   try {
-    return entry->invoke(target, std::move(args));
+    return entry->invoke(target, args);
   } catch (...) {
     return StatusOr<Value>(internal::StatusFromException());
   }
@@ -76,18 +77,85 @@ Answer ReadProperty(const MethodTable& table, void* target, std::string_view pro
 
 namespace {
 
-// Owns itself until its task has ended.
+// Tasks of methods own themselves until they have ended. Those that have not when their loop
+// stops are destroyed by it, on its thread: each loop that has suspended such a task keeps this
+// in a timer that never comes, and a loop drops its timers when it stops.
+class TasksOfLoop {
+ public:
+  struct Node {
+    Node* previous = nullptr;
+    Node* next = nullptr;
+    std::coroutine_handle<> handle;
+    Node() = default;
+    Node(const Node&) = delete;
+    ~Node() { Unlink(); }
+    void Unlink() {
+      if (previous != nullptr) previous->next = next;
+      if (next != nullptr) next->previous = previous;
+      previous = next = nullptr;
+    }
+  };
+
+  explicit TasksOfLoop(Loop* loop) : loop_(loop) {}
+  ~TasksOfLoop() {
+    // What the destructors call may suspend further tasks; those end here too.
+    while (Node* node = first_.next) {
+      node->Unlink();
+      node->handle.destroy();
+    }
+    All().erase(loop_);
+  }
+
+  // `node` belongs to a coroutine that has suspended on `loop`, which is the current one.
+  static void Add(Loop* loop, Node* node) {
+    TasksOfLoop*& tasks = All()[loop];
+    if (tasks == nullptr) {
+      auto owned = std::make_unique<TasksOfLoop>(loop);
+      tasks = owned.get();
+      tasks->Push(node);
+      loop->At(INT64_MAX, [owned = std::move(owned)] {});
+    } else {
+      tasks->Push(node);
+    }
+  }
+
+ private:
+  static std::unordered_map<Loop*, TasksOfLoop*>& All() {
+    thread_local std::unordered_map<Loop*, TasksOfLoop*> all;  // one, but in a simulation
+    return all;
+  }
+  void Push(Node* node) {
+    node->previous = &first_;
+    node->next = first_.next;
+    if (node->next != nullptr) node->next->previous = node;
+    first_.next = node;
+  }
+
+  Loop* const loop_;
+  Node first_;  // no coroutine's
+};
+
 struct Detached {
   struct promise_type {
-    Detached get_return_object() { return {}; }
+    TasksOfLoop::Node node;
+    bool* ended;  // the starter's, until it has returned
+    promise_type(Task<StatusOr<Value>>&, Settled&, bool* flag) : ended(flag) {}
+    ~promise_type() {
+      if (ended != nullptr) *ended = true;
+    }
+    Detached get_return_object() {
+      node.handle = std::coroutine_handle<promise_type>::from_promise(*this);
+      return {this};
+    }
     std::suspend_never initial_suspend() noexcept { return {}; }
     std::suspend_never final_suspend() noexcept { return {}; }
     void return_void() {}
     void unhandled_exception() noexcept { std::terminate(); }
   };
+  promise_type* promise;  // of a coroutine that may have ended
 };
 
-Detached Drive(Task<StatusOr<Value>> task, Settled done) {
+Detached Drive(Task<StatusOr<Value>> task, Settled done, bool*) {
   StatusOr<Value> outcome = Internal("the task gave nothing");
   try {
     outcome = co_await task;
@@ -98,6 +166,14 @@ Detached Drive(Task<StatusOr<Value>> task, Settled done) {
   done(std::move(outcome));
 }
 
+void Run(Task<StatusOr<Value>> task, Settled done) {
+  bool ended = false;
+  const Detached detached = Drive(std::move(task), std::move(done), &ended);
+  if (ended) return;
+  detached.promise->ended = nullptr;
+  if (Loop::Current() != nullptr) TasksOfLoop::Add(Loop::Current(), &detached.promise->node);
+}
+
 }  // namespace
 
 void Answer::Finish(Settled done) && {
@@ -106,7 +182,7 @@ void Answer::Finish(Settled done) && {
   } else if (HookPtr* promise = std::get_if<HookPtr>(&rep_)) {
     (*promise)->Pull(std::move(done));
   } else {
-    Drive(std::move(std::get<Task<StatusOr<Value>>>(rep_)), std::move(done));
+    Run(std::move(std::get<Task<StatusOr<Value>>>(rep_)), std::move(done));
   }
 }
 
@@ -116,6 +192,21 @@ class TargetHook : public Hook {
       : Hook(home), target_(std::move(target)), table_(table) {}
   void* LocalTarget(const void* type_id) const override {
     return type_id == table_.type_id ? target_.get() : nullptr;
+  }
+
+  bool CallNow(std::string_view method, std::span<Value> args, StatusOr<Value>* outcome) override {
+    if (!OnHome() || CallContext::Current() != nullptr) return false;
+    const MethodEntry* entry = table_.Find(method);
+    if (entry == nullptr || !entry->is_plain || entry->is_property || HoldsPromises(args))
+      return false;
+    const HookPtr self = Self();  // the method may drop the last stub
+    try {
+      Answer answer = entry->invoke(target_.get(), args);
+      *outcome = std::move(*answer.outcome());
+    } catch (...) {
+      *outcome = internal::StatusFromException();
+    }
+    return true;
   }
 
  protected:

@@ -383,5 +383,56 @@ TEST_CASE("a long chain of promises can be dropped", "[rpc]") {
   SUCCEED();
 }
 
+TEST_CASE("a task that waits when its loop stops is destroyed with the loop", "[rpc]") {
+  class Patient : public Target {
+   public:
+    explicit Patient(std::shared_ptr<int> held) : held_(std::move(held)) {}
+    Task<int> Forever() {
+      const auto held = held_;
+      co_await Promise<Value>(never_.promise);
+      co_return 1;
+    }
+    Task<int> Sleeps() {
+      const auto held = held_;
+      co_await Sleep(*Loop::Current(), int64_t{3600} * 1'000'000'000);
+      co_return 1;
+    }
+    using Rpc = Methods<&Patient::Forever, &Patient::Sleeps>;
+
+   private:
+    std::shared_ptr<int> held_;
+    Pending never_ = MakePromise();
+  };
+  const auto held = std::make_shared<int>(0);
+  std::vector<Status> seen;
+  {
+    const auto executor = Executor::Create({.threads = 1}).value();
+    RunOn(executor->loop(0), [&] {
+      const auto patient = MakeStub<Patient>(held);
+      for (const char* method : {"forever", "sleeps", "sleeps"}) {
+        patient.Call(method).Then(
+            [&seen](StatusOr<Value> outcome) { seen.push_back(outcome.status()); });
+      }
+    });
+    CHECK(seen.empty());
+    CHECK(held.use_count() > 3);
+  }
+  CHECK(held.use_count() == 1);
+  CHECK(seen.size() == 3);
+  for (const Status& status : seen) CHECK(status.code() == StatusCode::kCancelled);
+}
+
+TEST_CASE("a method is found by name through a perfect hash, and by nothing close to it", "[rpc]") {
+  const MethodTable& table = MethodsOf<Api>();
+  CHECK(table.slots != nullptr);
+  for (size_t i = 0; i < table.count; ++i) {
+    const std::string name(table.entries[i].name);
+    CHECK(table.Find(name) == &table.entries[i]);
+    for (const std::string& other : {name + "x", name.substr(1), name.substr(0, name.size() - 1),
+                                     std::string(1, 'x') + name, std::string()})
+      CHECK((table.Find(other) == nullptr || table.Find(other)->name == other));
+  }
+}
+
 }  // namespace
 }  // namespace edge::rpc

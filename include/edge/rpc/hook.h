@@ -53,6 +53,10 @@ class Hook {
   // caller has none); perhaps before Pull returns. A stub is its own outcome.
   void Pull(Settled done);
 
+  // Calls one method at once, if it is one of a local object of this loop, with nothing in the
+  // way, that answers before it returns: then true, and `outcome` is its result. False: nothing
+  // has happened, use Call.
+  virtual bool CallNow(std::string_view method, std::span<Value> args, StatusOr<Value>* outcome);
   // The promise of `program` run over what `path` leads to, where that is: see map.h.
   HookPtr Map(PathView path, MapProgram program);
   // Runs `broken` once, on the caller's loop, if what this hook stands for is lost: the session

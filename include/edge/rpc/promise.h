@@ -53,9 +53,12 @@ class PullAwaiter {
 void PullInContext(const HookPtr& hook, Settled done);
 
 template <typename T>
-Result<T> ResultFrom(StatusOr<Value> outcome) {
-  if (!outcome.ok()) return std::move(outcome).status();
-  if constexpr (std::is_void_v<T>) {
+typename ResultType<T>::type ResultFrom(StatusOr<Value> outcome) {
+  if constexpr (std::is_same_v<T, Value>) {
+    return outcome;
+  } else if (!outcome.ok()) {
+    return std::move(outcome).status();
+  } else if constexpr (std::is_void_v<T>) {
     return OkStatus();
   } else {
     T value{};

@@ -132,17 +132,17 @@ class Stub<R(A...)> : public Calls<Stub<R(A...)>> {
 
  private:
   template <typename F>
-  static Answer CallFunction(void* function, Array args) {
+  static Answer CallFunction(void* function, std::span<Value> args) {
     using Returned = std::invoke_result_t<F&, A...>;
     F* f = static_cast<F*>(function);
     return internal::CallWithValues<std::tuple<A...>, Returned>(
-        [f]<typename... B>(B&&... b) -> Returned { return (*f)(std::forward<B>(b)...); },
-        std::move(args));
+        [f]<typename... B>(B&&... b) -> Returned { return (*f)(std::forward<B>(b)...); }, args);
   }
   template <typename F>
-  static constexpr MethodEntry kEntry{"", &CallFunction<F>, false};
+  static constexpr MethodEntry kEntry{"", &CallFunction<F>, false,
+                                      internal::kIsPlain<std::invoke_result_t<F&, A...>>};
   template <typename F>
-  static constexpr MethodTable kTable{&internal::kTypeId<F>, &kEntry<F>, 1};
+  static constexpr MethodTable kTable{&internal::kTypeId<F>, &kEntry<F>, 1, nullptr, 0, 0};
 
   HookPtr hook_;
 };

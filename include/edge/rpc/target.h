@@ -15,9 +15,12 @@
 // arguments (std::string_view) live until the method, or its task, has ended.
 #pragma once
 #include <array>
+#include <bit>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -77,14 +80,41 @@ class Answer {
 // The method list of a class at run time: sorted by name, constant.
 struct MethodEntry {
   std::string_view name;
-  Answer (*invoke)(void* target, Array args);  // may throw
+  Answer (*invoke)(void* target, std::span<Value> args);  // may throw; uses up the arguments
   bool is_property;
+  bool is_plain;  // answers before it returns: neither a Task nor a Promise
 };
 struct MethodTable {
   const void* type_id;
   const MethodEntry* entries;
   size_t count;
-  const MethodEntry* Find(std::string_view name) const;
+  // A perfect hash over the names: slots[(hash * multiplier) >> shift] is the only entry that
+  // may have the name, 0xff: none has. Null if none was found: then the order is searched.
+  const uint8_t* slots;
+  uint64_t multiplier;
+  int shift;
+  const MethodEntry* Find(std::string_view name) const {
+    if (slots == nullptr) return Search(name);
+    const uint8_t index = slots[(Hash(name) * multiplier) >> shift];
+    if (index >= count || entries[index].name != name) return nullptr;
+    return &entries[index];
+  }
+  // Of the first and the last eight bytes and the length.
+  static constexpr uint64_t Hash(std::string_view name) {
+    const size_t head = name.size() < 8 ? name.size() : 8;
+    const uint64_t first = Load(name.data(), head);
+    const uint64_t last = Load(name.data() + name.size() - head, head);
+    return (first ^ (last << 29 | last >> 35)) + name.size() * 0x9e3779b97f4a7c15;
+  }
+
+ private:
+  static constexpr uint64_t Load(const char* at, size_t size) {
+    uint64_t bits = 0;
+    for (size_t i = 0; i < size; ++i)
+      bits |= static_cast<uint64_t>(static_cast<unsigned char>(at[i])) << (8 * i);
+    return bits;
+  }
+  const MethodEntry* Search(std::string_view name) const;
 };
 template <HasMethods T>
 const MethodTable& MethodsOf();
@@ -100,6 +130,17 @@ Answer InvokeMethod(T& target, std::string_view method, Array args) {
 }
 
 namespace internal {
+
+template <typename T>
+struct ResultType {
+  using type = StatusOr<T>;
+};
+template <>
+struct ResultType<void> {
+  using type = Status;
+};
+template <typename T>
+typename ResultType<T>::type ResultFrom(StatusOr<Value> outcome);  // promise.h
 
 // The Status of the exception that is being handled: edge::Error's own, else Internal.
 Status StatusFromException() noexcept;
@@ -172,14 +213,6 @@ inline constexpr bool kIsStatusOr = false;
 template <typename T>
 inline constexpr bool kIsStatusOr<StatusOr<T>> = true;
 
-template <typename T>
-struct ResultType {
-  using type = StatusOr<T>;
-};
-template <>
-struct ResultType<void> {
-  using type = Status;
-};
 inline Status StatusOf(const Status& status) {
   return status;
 }
@@ -232,12 +265,13 @@ struct StoredParams<std::tuple<A...>> {
 Status AtArgument(const Status& status, size_t index);
 
 template <typename Stored>
-Status ReadArgs(Array& args, Stored& stored) {
+Status ReadArgs(std::span<Value> args, Stored& stored) {
   constexpr size_t kCount = std::tuple_size_v<Stored>;
-  if (args.size() < kCount) args.resize(kCount);
+  [[maybe_unused]] Value missing;  // what is left out is undefined
   return [&]<size_t... I>(std::index_sequence<I...>) {
     Status status;
-    (void)((status = Convert<std::tuple_element_t<I, Stored>>::Read(args[I], std::get<I>(stored)),
+    (void)((status = Convert<std::tuple_element_t<I, Stored>>::Read(
+                I < args.size() ? args[I] : missing, std::get<I>(stored)),
             status.ok() || (status = AtArgument(status, I), false)) &&
            ...);
     return status;
@@ -262,7 +296,7 @@ StatusOr<Value> OutcomeOf(R&& result) {
 // coroutine that keeps the arguments for those that return a Task.
 template <typename Params, typename R, typename F>
   requires(!kIsTask<R>)
-Answer CallWithValues(F function, Array args) {
+Answer CallWithValues(F function, std::span<Value> args) {
   typename StoredParams<Params>::type stored;
   if (Status status = ReadArgs(args, stored); !status.ok()) return StatusOr<Value>(status);
   auto call = [&]<size_t... I>(std::index_sequence<I...>) -> R {
@@ -279,8 +313,7 @@ Answer CallWithValues(F function, Array args) {
   }
 }
 template <typename Params, typename R, typename F>
-  requires kIsTask<R>
-Task<StatusOr<Value>> CallWithValues(F function, Array args) {
+Task<StatusOr<Value>> CallLater(F function, Array args) {
   typename StoredParams<Params>::type stored;
   if (Status status = ReadArgs(args, stored); !status.ok()) co_return status;
   Status failure;
@@ -301,21 +334,32 @@ Task<StatusOr<Value>> CallWithValues(F function, Array args) {
   co_return failure;
 }
 
+template <typename Params, typename R, typename F>
+  requires kIsTask<R>
+Answer CallWithValues(F function, std::span<Value> args) {
+  return CallLater<Params, R>(std::move(function), Array(std::make_move_iterator(args.begin()),
+                                                         std::make_move_iterator(args.end())));
+}
+
 template <typename T, auto kMethod>
-Answer InvokeThunk(void* target, Array args) {
+Answer InvokeThunk(void* target, std::span<Value> args) {
   using R = ReturnOf<kMethod>;
   T* object = static_cast<T*>(target);
   return CallWithValues<ParamsOf<kMethod>, R>(
       [object]<typename... A>(A&&... arguments) -> R {
         return (object->*kMethod)(std::forward<A>(arguments)...);
       },
-      std::move(args));
+      args);
 }
+
+template <typename R>
+inline constexpr bool kIsPlain = !kIsTask<R> && !kIsPromise<R>;
 
 template <typename T, auto... kEntries>
 constexpr auto SortedEntries(Methods<kEntries...>) {
-  std::array<MethodEntry, sizeof...(kEntries)> entries{MethodEntry{
-      MethodName<kEntries>(), &InvokeThunk<T, MemberOf<kEntries>()>, IsProperty<kEntries>()}...};
+  std::array<MethodEntry, sizeof...(kEntries)> entries{
+      MethodEntry{MethodName<kEntries>(), &InvokeThunk<T, MemberOf<kEntries>()>,
+                  IsProperty<kEntries>(), kIsPlain<ReturnOf<MemberOf<kEntries>()>>}...};
   std::sort(entries.begin(), entries.end(),
             [](const MethodEntry& a, const MethodEntry& b) { return a.name < b.name; });
   return entries;
@@ -326,11 +370,43 @@ constexpr bool NamesDiffer(const Entries& entries) {
     if (entries[i - 1].name == entries[i].name) return false;
   return true;
 }
+// The slots of a perfect hash: four or more for each name, so a multiplier is found soon.
+template <size_t kCount>
+struct NameSlots {
+  static constexpr int kBits = std::bit_width(kCount * 4 | 3);
+  std::array<uint8_t, size_t{1} << kBits> slots{};
+  uint64_t multiplier = 0;
+  bool found = false;
+};
+template <size_t kCount>
+constexpr NameSlots<kCount> FindSlots(const std::array<MethodEntry, kCount>& entries) {
+  NameSlots<kCount> result;
+  if constexpr (kCount < 0xff) {
+    uint64_t multiplier = 0x9e3779b97f4a7c15;
+    for (int attempt = 0; attempt < 200 && !result.found; ++attempt) {
+      result.slots.fill(0xff);
+      result.found = true;
+      for (size_t i = 0; i < kCount && result.found; ++i) {
+        uint8_t& slot = result.slots[(MethodTable::Hash(entries[i].name) * multiplier) >>
+                                     (64 - NameSlots<kCount>::kBits)];
+        result.found = slot == 0xff;
+        slot = static_cast<uint8_t>(i);
+      }
+      result.multiplier = multiplier;
+      multiplier = multiplier * 6364136223846793005 + 1442695040888963406;  // stays odd
+    }
+  }
+  return result;
+}
 template <typename T>
 struct TableOf {
   static constexpr auto kEntries = SortedEntries<T>(typename T::Rpc{});
   static_assert(NamesDiffer(kEntries), "two methods have one wire name: use Named<>");
-  static constexpr MethodTable kTable{&kTypeId<T>, kEntries.data(), kEntries.size()};
+  static constexpr auto kSlots = FindSlots(kEntries);
+  static constexpr MethodTable kTable{
+      &kTypeId<T>,       kEntries.data(),
+      kEntries.size(),   kSlots.found ? kSlots.slots.data() : nullptr,
+      kSlots.multiplier, 64 - NameSlots<kEntries.size()>::kBits};
 };
 
 // The wire name under which T lists kMethod.
@@ -366,7 +442,15 @@ class Calls {
   // A result type may be asked for: Call<int>("increment", 5).
   template <typename R = Value, typename... A>
   Promise<R> Call(std::string_view method, A&&... args) const {
-    return Promise<R>(self().hook()->Call({&method, 1}, ArrayOf(std::forward<A>(args)...)));
+    // The extra element: arrays of none are not allowed.
+    Value values[sizeof...(A) + 1] = {ToValue(std::forward<A>(args))..., Value()};
+    const std::span<Value> given(values, sizeof...(A));
+    const HookPtr& hook = self().hook();
+    StatusOr<Value> outcome = Value();
+    if (hook->CallNow(method, given, &outcome))
+      return Promise<R>(internal::ResultFrom<R>(std::move(outcome)));
+    return Promise<R>(hook->Call({&method, 1}, Array(std::make_move_iterator(given.begin()),
+                                                     std::make_move_iterator(given.end()))));
   }
   template <typename R = Value>
   Promise<R> Get(std::string_view property) const {
