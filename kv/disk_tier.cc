@@ -539,9 +539,10 @@ Status DiskTier::VoidTagged(uint64_t hash) {
 StatusOr<std::optional<DiskRecord>> DiskTier::Get(std::string_view key) {
   const uint64_t hash = HashBytes(AsBytes(key));
   struct Candidate {
-    uint64_t word;
+    uint64_t word = 0;
     std::shared_ptr<Segment> segment;
-    Bytes bytes;  // filled already if it was in the buffer
+    std::unique_ptr<std::byte[]> bytes;  // not filled with zeros first
+    size_t size = 0;                     // 0: to be read
   };
   std::vector<Candidate> candidates;
   {
@@ -550,18 +551,20 @@ StatusOr<std::optional<DiskRecord>> DiskTier::Get(std::string_view key) {
     for (size_t slot = HomeSlot(hash, index_.size()); index_[slot] != kEmpty;) {
       const uint64_t word = index_[slot];
       if (word > kGrave && Tag(word) == Tag(hash)) {
-        Candidate candidate{word & ~kWasRead, SegmentOf(word), {}};
-        const uint64_t bytes = UnitsOf(static_cast<unsigned>(word >> kPlaceBits & 0xff)) * kUnit;
-        const uint64_t at = OffsetOf(word);
+        Candidate candidate;
+        candidate.word = word & ~kWasRead;
+        candidate.segment = SegmentOf(word);
         index_[slot] |= kWasRead;
         if (candidate.segment != nullptr) {
+          const uint64_t wanted = UnitsOf(static_cast<unsigned>(word >> kPlaceBits & 0xff)) * kUnit;
+          const uint64_t at = OffsetOf(word);
           const uint64_t written = candidate.segment->bytes -
                                    (candidate.segment == segments_.back() ? buffer_.size() : 0);
+          candidate.bytes.reset(new std::byte[wanted]);
           if (at >= written) {
-            const auto begin = buffer_.begin() + static_cast<std::ptrdiff_t>(at - written);
-            const auto left = static_cast<uint64_t>(buffer_.end() - begin);
-            candidate.bytes.assign(begin,
-                                   begin + static_cast<std::ptrdiff_t>(std::min(bytes, left)));
+            const uint64_t begin = at - written;
+            candidate.size = std::min(wanted, buffer_.size() - begin);
+            std::memcpy(candidate.bytes.get(), buffer_.data() + begin, candidate.size);
           } else {
             ++reads_;
           }
@@ -572,18 +575,17 @@ StatusOr<std::optional<DiskRecord>> DiskTier::Get(std::string_view key) {
     }
   }
   for (Candidate& candidate : candidates) {
-    if (candidate.bytes.empty()) {
+    if (candidate.size == 0) {
       const uint64_t wanted =
           UnitsOf(static_cast<unsigned>(candidate.word >> kPlaceBits & 0xff)) * kUnit;
-      candidate.bytes.resize(wanted);
-      EDGE_ASSIGN_OR_RETURN(const size_t got, candidate.segment->file->ReadAt(
-                                                  OffsetOf(candidate.word), candidate.bytes));
-      candidate.bytes.resize(got);
+      EDGE_ASSIGN_OR_RETURN(candidate.size,
+                            candidate.segment->file->ReadAt(OffsetOf(candidate.word),
+                                                            {candidate.bytes.get(), wanted}));
     }
+    const ByteView bytes(candidate.bytes.get(), candidate.size);
     Header header;
-    const bool intact =
-        ParseHeader(candidate.bytes, candidate.segment->id, &header) && !header.is_void &&
-        RecordChecksum(ByteView(candidate.bytes).first(header.bytes())) == header.checksum;
+    const bool intact = ParseHeader(bytes, candidate.segment->id, &header) && !header.is_void &&
+                        RecordChecksum(bytes.first(header.bytes())) == header.checksum;
     if (!intact) {  // voided in a file whose manifest was older, or damaged
       MutexLock lock(&mutex_);
       if (const size_t slot = SlotOf(hash, candidate.word); slot != SIZE_MAX) {
@@ -592,7 +594,7 @@ StatusOr<std::optional<DiskRecord>> DiskTier::Get(std::string_view key) {
       }
       continue;
     }
-    const std::string_view text = AsText(candidate.bytes).substr(kHeaderBytes);
+    const std::string_view text = AsText(bytes).substr(kHeaderBytes);
     if (text.substr(0, header.key_bytes) != key) continue;
     DiskRecord record;
     record.value = text.substr(header.key_bytes, header.value_bytes);

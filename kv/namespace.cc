@@ -37,22 +37,54 @@ StatusOr<std::optional<std::string>> Namespace::Get(std::string_view key,
   return value;
 }
 
+namespace {
+
+// A value of the length of the one before, as they often are, is copied without ado.
+inline void Assign(std::string_view from, std::string* to) {
+  if (from.size() == to->size()) [[likely]] {
+    std::memcpy(to->data(), from.data(), from.size());
+  } else {
+    to->assign(from);
+  }
+}
+
+}  // namespace
+
 StatusOr<bool> Namespace::GetInto(std::string_view key, std::string* value,
                                   const GetOptions& options) {
-  if (options.cache_ttl_s) EDGE_RETURN_IF_ERROR(CheckCacheTtl("GET", options));
+  if (&options != &kDefaultGet) [[unlikely]]
+    return GetWithOptions(key, value, options);
   const uint64_t hash = HashKey(key);
   bool found = false;
+  const bool hit = rep_->ReadHot(hash, key, kDefaultGet, [&](const Record& record) {
+    found = !record.absent;
+    if (found) Assign(record.value(), value);
+  });
+  if (hit) [[likely]]
+    return found;
+  return FetchInto(hash, key, value, kDefaultGet);
+}
+
+StatusOr<bool> Namespace::FetchInto(uint64_t hash, std::string_view key, std::string* value,
+                                    const GetOptions& options) {
+  EDGE_ASSIGN_OR_RETURN(Answer answer, rep_->Fetch(hash, key, options));
+  if (answer.entry) *value = std::move(answer.entry->value);
+  return answer.entry.has_value();
+}
+
+StatusOr<bool> Namespace::GetWithOptions(std::string_view key, std::string* value,
+                                         const GetOptions& options) {
+  EDGE_RETURN_IF_ERROR(CheckCacheTtl("GET", options));
+  const uint64_t hash = HashKey(key);
+  StatusOr<bool> found = false;
   const bool hit = rep_->ReadHot(hash, key, options, [&](const Record& record) {
     found = !record.absent;
-    if (found) value->assign(record.value());
+    if (*found) Assign(record.value(), value);
   });
-  if (!hit) [[unlikely]] {
-    EDGE_ASSIGN_OR_RETURN(Answer answer, rep_->Fetch(hash, key, options));
-    if (answer.entry) *value = std::move(answer.entry->value);
-    found = answer.entry.has_value();
-  }
-  if (found && options.type == ValueType::kJson) [[unlikely]]
+  if (!hit) found = FetchInto(hash, key, value, options);
+  if (found.ok() && *found && options.type == ValueType::kJson) {
     EDGE_RETURN_IF_ERROR(CheckJson(*value));
+  }
   return found;
 }
 
@@ -229,7 +261,7 @@ Status Namespace::GetManyInto(std::span<const std::string_view> keys,
       [&](size_t i, const Record& record) {
         std::optional<std::string>& value = (*values)[i];
         if (!value) value.emplace();
-        value->assign(record.value());
+        Assign(record.value(), &*value);
         found[i] = true;
       },
       [&](size_t i, Answer&& answer) {

@@ -22,6 +22,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "bench/bench.h"
+#include "bench/kv/peers.h"
 #include "edge/kv/memory_origin.h"
 #include "edge/kv/namespace.h"
 
@@ -131,8 +132,7 @@ class TableOrigin final : public edge::kv::Origin {
                                         const edge::kv::EntryView& entry) override {
     return entry.version;
   }
-  edge::StatusOr<edge::kv::Version> Delete(std::string_view,
-                                           edge::kv::Version version) override {
+  edge::StatusOr<edge::kv::Version> Delete(std::string_view, edge::kv::Version version) override {
     return version;
   }
   edge::StatusOr<edge::kv::OriginListPage> List(const edge::kv::OriginListQuery&) override {
@@ -235,6 +235,16 @@ uint64_t GetAll(MutexLru& lru, const std::vector<uint32_t>& order) {
   return sum;
 }
 
+uint64_t GetAll(edge::bench::PeerCache& cache, const std::vector<uint32_t>& order) {
+  std::string value;
+  uint64_t sum = 0;
+  for (const uint32_t i : order) {
+    if (!cache.Get(KeyOf(i).view(), &value)) std::abort();
+    sum += Digest(value.data());
+  }
+  return sum;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -299,9 +309,19 @@ int main(int argc, char** argv) {
   const auto ours_2t = [&] {
     return RunThreads(2, kGets, [&](int t) { return GetAll(kv, t == 0 ? order : order_2); });
   };
-  suite.Row({.name = "kv/hit_2t", .peer_name = "LRU behind a mutex", .unit = "ns"}, ours_2t, [&] {
-    return RunThreads(2, kGets, [&](int t) { return GetAll(lru, t == 0 ? order : order_2); });
-  });
+  suite.Row(
+      {.name = "kv/hit_2t_lru", .peer_name = "LRU behind a mutex", .unit = "ns"}, ours_2t, [&] {
+        return RunThreads(2, kGets, [&](int t) { return GetAll(lru, t == 0 ? order : order_2); });
+      });
+  // Twice the room, so that all of its entries are there: it may evict before it is full.
+  if (const auto clock = edge::bench::RocksHyperClock(2 * kEntries); clock != nullptr) {
+    for (uint32_t i = 0; i < kEntries; ++i) clock->Put(KeyOf(i).view(), ValueOf(i));
+    suite.Row({.name = "kv/hit_2t", .peer_name = "RocksDB HyperClockCache", .unit = "ns"}, ours_2t,
+              [&] {
+                return RunThreads(2, kGets,
+                                  [&](int t) { return GetAll(*clock, t == 0 ? order : order_2); });
+              });
+  }
   suite.Row(
       {.name = "kv/hit_2t_naked", .peer_name = "absl::flat_hash_map, never written", .unit = "ns"},
       ours_2t, [&] {
@@ -353,24 +373,51 @@ int main(int argc, char** argv) {
         edge::kv::Namespace::Open(origin, {.hot_bytes_max = kEntries * (16 + kValueBytes + 32)})
             .value();
     MutexLru lru_through(kEntries);
-    suite.Row(
-        {.name = "kv/read_through", .peer_name = "LRU behind a mutex", .unit = "ns"},
-        [&] { return Run(kGets, [&] { return GetAll(through, wide); }); },
-        [&] {
-          return Run(kGets, [&] {
-            std::string value;
-            uint64_t sum = 0;
-            for (const uint32_t i : wide) {
-              const Key key = KeyOf(i);
-              if (!lru_through.Get(key, &value)) {
-                value = origin->Value(key);
-                lru_through.Put(key, value);
-              }
-              sum += Digest(value.data());
-            }
-            return sum;
-          });
-        });
+    const auto peer_through = [&](edge::bench::PeerCache& cache) {
+      std::string value;
+      uint64_t sum = 0;
+      for (const uint32_t i : wide) {
+        const Key key = KeyOf(i);
+        if (!cache.Get(key.view(), &value)) {
+          value = origin->Value(key);
+          cache.Put(key.view(), value);
+        }
+        sum += Digest(value.data());
+      }
+      return sum;
+    };
+    const auto ours = [&] { return Run(kGets, [&] { return GetAll(through, wide); }); };
+    suite.Row({.name = "kv/read_through", .peer_name = "LRU behind a mutex", .unit = "ns"}, ours,
+              [&] {
+                return Run(kGets, [&] {
+                  std::string value;
+                  uint64_t sum = 0;
+                  for (const uint32_t i : wide) {
+                    const Key key = KeyOf(i);
+                    if (!lru_through.Get(key, &value)) {
+                      value = origin->Value(key);
+                      lru_through.Put(key, value);
+                    }
+                    sum += Digest(value.data());
+                  }
+                  return sum;
+                });
+              });
+    struct Peer {
+      const char* row;
+      const char* name;
+      std::unique_ptr<edge::bench::PeerCache> cache;
+    };
+    Peer peers[] = {
+        {"kv/read_through_leveldb", "LevelDB ShardedLRUCache", edge::bench::LevelDbLru(kEntries)},
+        {"kv/read_through_rocksdb", "RocksDB LRUCache", edge::bench::RocksLru(kEntries)},
+        {"kv/read_through_clock", "RocksDB HyperClockCache",
+         edge::bench::RocksHyperClock(kEntries)}};
+    for (const Peer& peer : peers) {
+      if (peer.cache == nullptr) continue;
+      suite.Row({.name = peer.row, .peer_name = peer.name, .unit = "ns"}, ours,
+                [&] { return Run(kGets, [&] { return peer_through(*peer.cache); }); });
+    }
     const edge::kv::Stats stats = through.stats();
     std::fprintf(stderr, "%-28s hit ratio %.4f, %lu entries\n", "", stats.hit_ratio(),
                  static_cast<unsigned long>(stats.entries));

@@ -123,6 +123,7 @@ struct GetOptions {
   int64_t timeout_ms = 0;
   const Cancellation* cancellation = nullptr;  // borrowed for the call
 };
+inline constexpr GetOptions kDefaultGet;  // one for all calls, so that none has to make it
 
 struct PutOptions {
   std::optional<int64_t> expiration_ttl_s = {};  // seconds from now, >= 60; wins over the other
@@ -185,7 +186,7 @@ class PinnedValue {
 };
 
 // One tier's part in the reads. Latencies are of whole calls that it answered, in ns: of the
-// hot tier one in 1024 is timed, of the others all.
+// hot tier one in 1024 is timed, of blocking questions to the origin one in 8, of the rest all.
 struct TierStats {
   uint64_t hits = 0;
   uint64_t misses = 0;
@@ -238,14 +239,17 @@ class Namespace {
 
   // The value, or nothing if the key is absent or expired. A hit allocates only the result,
   // an absence that is known allocates nothing.
-  StatusOr<std::optional<std::string>> Get(std::string_view key, const GetOptions& options = {});
+  StatusOr<std::optional<std::string>> Get(std::string_view key,
+                                           const GetOptions& options = kDefaultGet);
   // The same into a string that is reused: a hit that fits its capacity allocates nothing.
   // False, and `*value` untouched, if absent.
-  StatusOr<bool> GetInto(std::string_view key, std::string* value, const GetOptions& options = {});
-  StatusOr<std::optional<ValueWithMetadata>> GetWithMetadata(std::string_view key,
-                                                             const GetOptions& options = {});
+  StatusOr<bool> GetInto(std::string_view key, std::string* value,
+                         const GetOptions& options = kDefaultGet);
+  StatusOr<std::optional<ValueWithMetadata>> GetWithMetadata(
+      std::string_view key, const GetOptions& options = kDefaultGet);
   // The value without a copy, if it is hot.
-  StatusOr<std::optional<PinnedValue>> Pin(std::string_view key, const GetOptions& options = {});
+  StatusOr<std::optional<PinnedValue>> Pin(std::string_view key,
+                                           const GetOptions& options = kDefaultGet);
 
   // For code on a loop, which must not wait: `done` runs once, here and now if the answer is
   // in memory, else on whichever thread brings it. Reads from the disk tier happen in the call.
@@ -257,18 +261,18 @@ class Namespace {
 
   // 1 to 100 keys and at most 25 MiB of values; one answer per key, in their order. Misses
   // go to the origin together.
-  StatusOr<std::vector<std::optional<std::string>>> GetMany(std::span<const std::string_view> keys,
-                                                            const GetOptions& options = {});
   StatusOr<std::vector<std::optional<std::string>>> GetMany(
-      std::initializer_list<std::string_view> keys, const GetOptions& options = {}) {
+      std::span<const std::string_view> keys, const GetOptions& options = kDefaultGet);
+  StatusOr<std::vector<std::optional<std::string>>> GetMany(
+      std::initializer_list<std::string_view> keys, const GetOptions& options = kDefaultGet) {
     return GetMany(std::span(keys.begin(), keys.size()), options);
   }
   // The same into strings that are reused, so that hits need no allocation.
   Status GetManyInto(std::span<const std::string_view> keys,
                      std::vector<std::optional<std::string>>* values,
-                     const GetOptions& options = {});
+                     const GetOptions& options = kDefaultGet);
   StatusOr<std::vector<std::optional<ValueWithMetadata>>> GetManyWithMetadata(
-      std::span<const std::string_view> keys, const GetOptions& options = {});
+      std::span<const std::string_view> keys, const GetOptions& options = kDefaultGet);
 
   // Replaces value, metadata and expiration: what is not given is cleared. Waits for the
   // origin, and for a running write to the same key.
@@ -302,6 +306,10 @@ class Namespace {
  private:
   struct Rep;
   class Tier;
+  StatusOr<bool> GetWithOptions(std::string_view key, std::string* value,
+                                const GetOptions& options);
+  StatusOr<bool> FetchInto(uint64_t hash, std::string_view key, std::string* value,
+                           const GetOptions& options);
   explicit Namespace(std::shared_ptr<Rep> rep);
   std::shared_ptr<Rep> rep_;  // owners: the copies of this handle
 };
