@@ -15,26 +15,31 @@ Actor::Actor(Shard& shard, std::shared_ptr<NamespaceCore> name_space, ObjectId i
       id_(std::move(id)),
       database_name_(namespace_->name() + "/" + id_.ToString()) {}
 
-void Actor::Call(std::string_view method, rpc::Array args, rpc::Resolver done) {
+void Actor::Call(std::string_view method, rpc::Array args, rpc::Resolver done,
+                 std::shared_ptr<Dependency> dependency) {
   if (!shard_.closed().ok()) return done.Settle(shard_.closed());
   const auto self = shared_from_this();
   if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
+  Queued call{.method = std::string(method),
+              .args = std::move(args),
+              .done = std::move(done),
+              .dependency = std::move(dependency)};
   if (queue_.empty() && admits(nullptr)) {
-    CallNow(method, std::move(args), std::move(done));
+    CallNow(std::move(call));
     return Drain();
   }
   if (queue_.size() >= shard_.options().queued_calls_max) {
-    return done.Settle(
+    return call.done.Settle(
         ResourceExhausted("Durable Object is overloaded. {} calls wait for it.", queue_.size()));
   }
-  queue_.push_back({std::string(method), std::move(args), std::move(done), nullptr, {}, {}, {}});
+  queue_.push_back(std::move(call));
   Drain();
 }
 
 void Actor::Wake(const AlarmTry& attempt) {
   const auto self = shared_from_this();
   if (session_ != nullptr && !session_->busy()) session_->FinishOpenTurn();
-  queue_.push_back({"", {}, {}, nullptr, {}, {}, attempt});
+  queue_.push_back({.alarm = attempt});
   Drain();
 }
 
@@ -49,21 +54,25 @@ void Actor::WakeNow(const AlarmTry& attempt) {
     return namespace_->alarms()->Report(database_name_, AlarmScheduler::Outcome::kUnavailable);
   }
   if (!admits(nullptr)) {
-    queue_.push_front({"", {}, {}, nullptr, {}, {}, attempt});
+    queue_.push_front({.alarm = attempt});
     return;
   }
+  shard_.Touch(*this);
   const auto session = session_;
   session->Run([&] { session->RunAlarm(attempt); });
 }
 
-void Actor::CallNow(std::string_view method, rpc::Array args, rpc::Resolver done) {
-  if (Status status = EnsureSession(); !status.ok()) return done.Settle(std::move(status));
+void Actor::CallNow(Queued call) {
+  if (Status status = EnsureSession(); !status.ok()) return call.done.Settle(std::move(status));
   if (!admits(nullptr)) {  // the constructor has opened a section
-    queue_.push_front({std::string(method), std::move(args), std::move(done), nullptr, {}, {}, {}});
+    queue_.push_front(std::move(call));
     return;
   }
+  shard_.Touch(*this);
   const auto session = session_;
-  session->Run([&] { session->Invoke(method, std::move(args), std::move(done)); });
+  if (call.dependency != nullptr) session->DependOn(*call.dependency);
+  session->NoteStubs(call.args);
+  session->Run([&] { session->Invoke(call.method, std::move(call.args), std::move(call.done)); });
 }
 
 void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn,
@@ -75,7 +84,7 @@ void Actor::Enter(const std::shared_ptr<Session>& session, Callback<void()> turn
     session->Run(std::move(turn), std::move(section));
     return Drain();
   }
-  queue_.push_back({"", {}, {}, std::move(turn), session, std::move(section), {}});
+  queue_.push_back({.turn = std::move(turn), .session = session, .section = std::move(section)});
   Drain();
 }
 
@@ -93,7 +102,7 @@ void Actor::Drain() {
     if (next.alarm) {
       WakeNow(*next.alarm);
     } else if (!next.turn) {
-      CallNow(next.method, std::move(next.args), std::move(next.done));
+      CallNow(std::move(next));
     } else if (const auto session = next.session.lock();
                session != nullptr && session == session_) {
       session->Run(std::move(next.turn), std::move(next.section));
@@ -105,14 +114,14 @@ void Actor::Drain() {
 
 Status Actor::EnsureSession() {
   if (session_ != nullptr) return OkStatus();
-  if (shard_.running() >= shard_.options().objects_max) {
+  if (shard_.running() >= shard_.options().objects_max && !shard_.EvictOne()) {
     return ResourceExhausted("{} Durable Objects are running on this loop already.",
                              shard_.running());
   }
   EDGE_ASSIGN_OR_RETURN(auto database, OpenDatabase());
   EDGE_ASSIGN_OR_RETURN(auto engine, SqlEngine::Create(database->handle()));
   session_ = std::make_shared<Session>(*this, std::move(database), std::move(engine));
-  shard_.CountRunning(1);
+  shard_.AddRunning(*this);
   Status status = session_->Start();
   if (status.ok()) status = session_->SyncAlarm();
   if (status.ok()) return status;
@@ -144,7 +153,7 @@ void Actor::OnSessionEvent() {
     self->destroy_posted_ = false;
     const auto session = std::exchange(self->session_, nullptr);
     session->Destroy();
-    self->shard_.CountRunning(-1);
+    self->shard_.RemoveRunning(*self);
     if (session->fails_queue()) self->FailCalls(session->ended());
     self->Drain();
   });
@@ -166,7 +175,64 @@ void Actor::Close(const Status& reason) {
 
 void Actor::Discard() {
   queue_.clear();
-  if (const auto session = std::exchange(session_, nullptr)) session->Destroy();
+  if (const auto session = std::exchange(session_, nullptr)) {
+    session->Destroy();
+    shard_.RemoveRunning(*this);
+  }
+}
+
+bool Actor::Evict() {
+  if (!queue_.empty() || session_ == nullptr || !session_->idle()) return false;
+  // Who has stubs of ours, or has given us some, may count on this very instance.
+  if (session_->gave_stubs() || (session_->took_stubs() && clients_ > 0)) return false;
+  const auto self = shared_from_this();
+  std::exchange(session_, nullptr)->Destroy();
+  shard_.RemoveRunning(*this);
+  shard_.Forget(*this);
+  return true;
+}
+
+void Shard::AddRunning(Actor& actor) {
+  running_.fetch_add(1, std::memory_order_relaxed);
+  actor.last_used_tick_ = tick_;
+  actor.running_at_ = running_actors_.insert(running_actors_.end(), &actor);
+  if (sweep_timer_ == 0 && options_.idle_ms_max > 0) {
+    sweep_timer_ = loop_.After(options_.idle_ms_max * 500'000, [this] { Sweep(); });
+  }
+}
+
+void Shard::RemoveRunning(Actor& actor) {
+  running_.fetch_sub(1, std::memory_order_relaxed);
+  running_actors_.erase(actor.running_at_);
+}
+
+void Shard::Touch(Actor& actor) {
+  actor.last_used_tick_ = tick_;
+  running_actors_.splice(running_actors_.end(), running_actors_, actor.running_at_);
+}
+
+bool Shard::EvictOne() {
+  int looks = 16;
+  for (auto at = running_actors_.begin(); at != running_actors_.end() && looks > 0; --looks) {
+    Actor& actor = **at++;
+    if (actor.Evict()) return true;
+  }
+  return false;
+}
+
+// Twice in idle_ms_max: who was not used during the last two intervals goes.
+void Shard::Sweep() {
+  sweep_timer_ = 0;
+  if (!closed_.ok()) return;
+  ++tick_;
+  for (auto at = running_actors_.begin(); at != running_actors_.end();) {
+    Actor& actor = **at++;
+    if (actor.last_used_tick_ + 3 > tick_) break;
+    actor.Evict();
+  }
+  if (!running_actors_.empty()) {
+    sweep_timer_ = loop_.After(options_.idle_ms_max * 500'000, [this] { Sweep(); });
+  }
 }
 
 void Shard::Discard() {
@@ -195,6 +261,7 @@ void Shard::Forget(const Actor& actor) {
 }
 
 void Shard::Close(Callback<void()> done) {
+  if (sweep_timer_ != 0) loop_.CancelTimer(std::exchange(sweep_timer_, 0));
   closed_ = Unavailable("The host of this Durable Object is shutting down.");
   on_closed_ = std::move(done);
   std::vector<std::shared_ptr<Actor>> actors;

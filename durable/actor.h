@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,7 +25,14 @@ class Actor : public std::enable_shared_from_this<Actor> {
  public:
   Actor(Shard& shard, std::shared_ptr<NamespaceCore> name_space, ObjectId id);
 
-  void Call(std::string_view method, rpc::Array args, rpc::Resolver done);
+  // `dependency`: what the caller's writes wait for; null: nothing.
+  void Call(std::string_view method, rpc::Array args, rpc::Resolver done,
+            std::shared_ptr<Dependency> dependency = nullptr);
+  // Hooks that have called us and are still held.
+  void AddClient() { ++clients_; }
+  void RemoveClient() { --clients_; }
+  // Ends the session if nobody would notice. From a clean stack. False if it goes on.
+  bool Evict();
   // Runs the alarm's handler when the object is free; the scheduler is told what came of it.
   void Wake(const AlarmTry& attempt);
   void WakeLater(const AlarmTry& attempt);  // from a clean stack
@@ -48,19 +56,21 @@ class Actor : public std::enable_shared_from_this<Actor> {
 
  private:
   struct Queued {
-    std::string method;
-    rpc::Array args;
-    rpc::Resolver done;     // of a call
-    Callback<void()> turn;  // or: code that goes on
-    std::weak_ptr<Session> session;
-    std::shared_ptr<Section> section;
-    std::optional<AlarmTry> alarm;  // or: the alarm
+    std::string method = {};
+    rpc::Array args = {};
+    rpc::Resolver done = {};     // of a call
+    Callback<void()> turn = {};  // or: code that goes on
+    std::weak_ptr<Session> session = {};
+    std::shared_ptr<Section> section = {};
+    std::optional<AlarmTry> alarm = {};  // or: the alarm
+    std::shared_ptr<Dependency> dependency = {};
   };
+  friend class Shard;
   bool free() const { return session_ == nullptr || (!session_->busy() && session_->ended().ok()); }
   bool admits(const std::shared_ptr<Section>& section) const {
     return free() && (session_ == nullptr || session_->open_section() == section);
   }
-  void CallNow(std::string_view method, rpc::Array args, rpc::Resolver done);
+  void CallNow(Queued call);
   void FailCalls(const Status& reason);
   void WakeNow(const AlarmTry& attempt);
   Status EnsureSession();
@@ -72,6 +82,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   const std::string database_name_;
   std::shared_ptr<Session> session_;
   std::deque<Queued> queue_;
+  size_t clients_ = 0;
+  uint64_t last_used_tick_ = 0;
+  std::list<Actor*>::iterator running_at_;  // in the shard's list, while there is a session
   bool draining_ = false;
   bool destroy_posted_ = false;
 };
@@ -85,7 +98,12 @@ class Shard {
   // Makes it if there is none.
   std::shared_ptr<Actor> Find(const std::shared_ptr<NamespaceCore>& name_space, const ObjectId& id);
   void Forget(const Actor& actor);
-  void CountRunning(int by) { running_.fetch_add(static_cast<size_t>(by)); }
+  // Of actors with a session.
+  void AddRunning(Actor& actor);
+  void RemoveRunning(Actor& actor);
+  void Touch(Actor& actor);
+  // Ends one object that is idle. False if there is none among those not used for longest.
+  bool EvictOne();
   // Ends all actors; `done` runs when the last database is closed.
   void Close(Callback<void()> done);
   // Whatever is left once the loop has stopped.
@@ -102,7 +120,12 @@ class Shard {
   srs::Relay& relay_;
   const HostOptions& options_;
   std::unordered_map<std::string, std::shared_ptr<Actor>> actors_;  // by database name
+  void Sweep();
+
   std::atomic<size_t> running_{0};
+  std::list<Actor*> running_actors_;  // the one not used for longest in front
+  uint64_t tick_ = 0;                 // grows with every sweep
+  Loop::TimerId sweep_timer_ = 0;
   Status closed_;
   Callback<void()> on_closed_;
 };

@@ -16,12 +16,41 @@ class ObjectHook : public rpc::MethodHook {
   ObjectHook(Shard& shard, std::shared_ptr<NamespaceCore> name_space, const ObjectId& id)
       : MethodHook(&shard.loop()), shard_(shard), namespace_(std::move(name_space)), id_(id) {}
 
+  ~ObjectHook() override {
+    if (const auto actor = actor_.lock()) actor->RemoveClient();
+  }
+
  protected:
+  // Objects of one host depend on each other instead of waiting.
+  bool WaitsAtGate() const override { return false; }
+
+  rpc::HookPtr DoCall(rpc::PathView path, rpc::Array args) override {
+    const auto dependency = std::dynamic_pointer_cast<Dependency>(rpc::CallBaggage::Current());
+    const rpc::CallBaggage::Scope nothing(nullptr);  // it is for this call only
+    if (dependency == nullptr) return MethodHook::DoCall(path, std::move(args));
+    // Promises among the arguments are waited for outside of any scope: take them first.
+    auto [promise, done] = rpc::MakePromise(home());
+    rpc::ResolvePromises(std::move(args),
+                         [this, self = Self(), path = rpc::Path(path.begin(), path.end()),
+                          dependency, done = std::move(done)](StatusOr<rpc::Array> ready) mutable {
+                           if (!ready.ok()) return done.Settle(ready.status());
+                           const std::vector<std::string_view> names(path.begin(), path.end());
+                           dependency_ = std::move(dependency);
+                           done.Follow(MethodHook::DoCall(names, *std::move(ready)));
+                           dependency_.reset();
+                         });
+    return std::move(promise);
+  }
+
   void OnCall(std::string_view method, rpc::Array args, rpc::Resolver done) override {
+    const auto dependency = std::exchange(dependency_, nullptr);
     if (!shard_.closed().ok()) return done.Settle(shard_.closed());
     auto actor = actor_.lock();
-    if (actor == nullptr) actor_ = actor = shard_.Find(namespace_, id_);
-    actor->Call(method, std::move(args), std::move(done));
+    if (actor == nullptr) {
+      actor_ = actor = shard_.Find(namespace_, id_);
+      actor->AddClient();
+    }
+    actor->Call(method, std::move(args), std::move(done), dependency);
   }
 
  private:
@@ -29,6 +58,7 @@ class ObjectHook : public rpc::MethodHook {
   const std::shared_ptr<NamespaceCore> namespace_;
   const ObjectId id_;
   std::weak_ptr<Actor> actor_;
+  std::shared_ptr<Dependency> dependency_;  // of the call that is about to be made
 };
 
 bool IsNamespaceName(std::string_view name) {

@@ -2,17 +2,22 @@
 
 #include <utility>
 
+#include "edge/base/errors.h"
+
 namespace edge::durable::internal {
 
 void OutputGate::Wait(srs::Lsn lsn, Callback<void(Status)> leave) {
   if (!failed_.ok()) return leave(failed_);
-  if (waiting_.empty() && !releasing_ && database_->durable_lsn() >= lsn) return leave(OkStatus());
-  waiting_.push_back({lsn, std::move(leave)});
+  if (IsOpen(lsn)) return leave(OkStatus());
+  waiting_.push_back({lsn, dependencies_, std::move(leave)});
   if (!releasing_) Arm();
 }
 
 void OutputGate::Arm() {
   if (armed_ || waiting_.empty() || database_ == nullptr) return;
+  if (waiting_.back().lsn <= database_->durable_lsn() && !CanLeave(waiting_.front())) {
+    return;  // it waits for a dependency
+  }
   armed_ = true;
   database_->OnDurable(waiting_.back().lsn,
                        [weak = weak_from_this(), loop = &loop_](Status status) {
@@ -34,7 +39,10 @@ void OutputGate::Watch(srs::Lsn lsn, Callback<void(Status)> then) {
           if (gate == nullptr) return;
           --gate->watches_;
           if (gate->database_ == nullptr) return;
-          if (!status.ok()) gate->on_event_(status);
+          if (!status.ok()) {
+            gate->on_event_(
+                Annotate(status, "Durable Object was reset: its writes could not be made durable"));
+          }
           then(status);
           if (gate->on_event_) gate->on_event_(OkStatus());
         });
@@ -45,13 +53,16 @@ void OutputGate::OnDurable(const Status& status) {
   armed_ = false;
   if (database_ == nullptr) return;
   if (!status.ok()) {
-    on_event_(status);
+    on_event_(Annotate(status, "Durable Object was reset: its writes could not be made durable"));
     return;
   }
+  Release();
+}
+
+void OutputGate::Release() {
   const auto self = shared_from_this();
   releasing_ = true;  // what leaves may make the object say more
-  while (!waiting_.empty() && database_ != nullptr &&
-         waiting_.front().lsn <= database_->durable_lsn()) {
+  while (!waiting_.empty() && database_ != nullptr && CanLeave(waiting_.front())) {
     auto leave = std::move(waiting_.front().leave);
     waiting_.pop_front();
     leave(OkStatus());
@@ -59,6 +70,22 @@ void OutputGate::OnDurable(const Status& status) {
   releasing_ = false;
   Arm();
   if (on_event_) on_event_(OkStatus());
+}
+
+void OutputGate::Depend(Dependency& dependency) {
+  const uint64_t number = ++dependencies_;
+  unsettled_.insert(number);
+  dependency.Then([weak = weak_from_this(), loop = &loop_, number](Status status) {
+    // From the loop of the caller.
+    loop->PostUrgent([weak, number, status = std::move(status)] {
+      const auto gate = weak.lock();
+      if (gate == nullptr || gate->database_ == nullptr) return;
+      gate->unsettled_.erase(number);
+      if (status.ok()) return gate->Release();
+      gate->on_event_(
+          Annotate(status, "Durable Object was reset: it depended on another one's writes"));
+    });
+  });
 }
 
 void OutputGate::Fail(const Status& status) {

@@ -36,8 +36,7 @@ Session::Session(Actor& actor, std::unique_ptr<srs::Database> database,
       tasks_(std::make_unique<TaskGroup>()) {
   gate_ = std::make_shared<OutputGate>(actor.shard().loop(), *database_, [this](Status status) {
     if (status.ok()) return actor_.OnSessionEvent();
-    End(Annotate(status, "Durable Object was reset: its writes could not be made durable"),
-        Gate::kFails);
+    End(status, Gate::kFails);
   });
   engine_->OnTransaction([this] { EnsureTurnEnds(); });
 }
@@ -126,8 +125,21 @@ Task<void> Session::RunTask(Task<StatusOr<rpc::Value>> task, Calls::iterator cal
   done(std::move(outcome));
 }
 
+bool Session::HoldsStubs(const rpc::Value& value) {
+  if (const rpc::Array* array = value.array()) {
+    return std::any_of(array->begin(), array->end(), HoldsStubs);
+  }
+  if (const rpc::Object* object = value.object()) {
+    return std::any_of(object->members().begin(), object->members().end(),
+                       [](const rpc::Member& member) { return HoldsStubs(member.value); });
+  }
+  // Plain data otherwise; a stream or a promise may lead to anything.
+  return value.kind() >= rpc::Value::Kind::kStub;
+}
+
 void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome) {
   const bool is_error = !outcome.ok();
+  gave_stubs_ |= !is_error && HoldsStubs(*outcome);
   turn_failed_ |= is_error;
   said_.push_back({[done = std::move(done), outcome = std::move(outcome)](Status status) mutable {
                      if (status.ok()) {
@@ -147,6 +159,32 @@ void Session::BeforeSend(Callback<void(Status)> send) {
   }
   said_.push_back({std::move(send), false});
   EnsureTurnEnds();
+}
+
+void Session::BeforeSendInside(Callback<void(Status)> send) {
+  if (!ended_.ok()) return send(ended_);
+  said_.push_back({std::move(send), false, true});
+  EnsureTurnEnds();
+}
+
+// The callees run at once; what they say waits until all that this object has committed, and
+// all that it depends on, is durable.
+void Session::LeaveInside(std::vector<Said> said) {
+  if (said.empty()) return;
+  std::shared_ptr<Dependency> dependency;
+  if (!gate_->IsOpen(gate_lsn_)) {
+    dependency = std::make_shared<Dependency>();
+    gate_->Wait(gate_lsn_, [dependency](const Status& status) { dependency->Settle(status); });
+  }
+  const rpc::CallBaggage::Scope scope(std::move(dependency));
+  for (Said& one : said) one.leave(OkStatus());
+}
+
+bool Session::idle() const {
+  return ended_.ok() && !busy() && !turn_open_ && calls_.empty() && said_.empty() &&
+         syncs_.empty() && sections_.empty() && tasks_->size() == 0 && !alarm_running_ &&
+         gate_->idle() && !engine_->in_transaction() &&
+         database_->durable_lsn() >= database_->lsn();
 }
 
 void Session::Resume(Callback<void()> resume) {
@@ -217,8 +255,11 @@ void Session::FinishTurn() {
                       : StatusOr<rpc::Value>(durable.ok() ? undone : durable));
     });
   }
+  std::vector<Said> inside;
   for (Said& one : said) {
-    if (undone.ok() || (one.is_error && ended_.ok())) {
+    if (one.stays_inside && undone.ok()) {
+      inside.push_back(std::move(one));
+    } else if (undone.ok() || (one.is_error && ended_.ok())) {
       gate_->Wait(gate_lsn_, std::move(one.leave));
     } else {
       gate_->Wait(gate_lsn_, [leave = std::move(one.leave), undone](Status gate) mutable {
@@ -226,6 +267,7 @@ void Session::FinishTurn() {
       });
     }
   }
+  LeaveInside(std::move(inside));
   finishing_ = false;
   if (!abort_.ok() && ended_.ok()) End(abort_, Gate::kDrains);
 }
@@ -266,6 +308,11 @@ constexpr int64_t kSectionNs = 30'000'000'000;
 
 void Section::BeforeSend(Callback<void(Status)> send) {
   if (const auto session = session_.lock()) return session->BeforeSend(std::move(send));
+  send(Aborted("The Durable Object that sent this has ended."));
+}
+
+void Section::BeforeSendInside(Callback<void(Status)> send) {
+  if (const auto session = session_.lock()) return session->BeforeSendInside(std::move(send));
   send(Aborted("The Durable Object that sent this has ended."));
 }
 

@@ -49,6 +49,7 @@ class Section : public rpc::CallContext, public std::enable_shared_from_this<Sec
         parent_(std::move(parent)),
         depth_(parent_ == nullptr ? 1 : parent_->depth_ + 1) {}
   void BeforeSend(Callback<void(Status)> send) override;
+  void BeforeSendInside(Callback<void(Status)> send) override;
   void Resume(Callback<void()> resume) override;
 
  private:
@@ -99,7 +100,19 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
 
   // rpc::CallContext
   void BeforeSend(Callback<void(Status)> send) override;
+  void BeforeSendInside(Callback<void(Status)> send) override;
   void Resume(Callback<void()> resume) override;
+  // What is said from now on waits for `dependency` too.
+  void DependOn(Dependency& dependency) { gate_->Depend(dependency); }
+  // Remembers whether stubs are among the arguments.
+  void NoteStubs(const rpc::Array& args) {
+    for (const rpc::Value& arg : args) took_stubs_ |= HoldsStubs(arg);
+  }
+  bool took_stubs() const { return took_stubs_; }
+  bool gave_stubs() const { return gave_stubs_; }
+  // Nothing is under way, nothing waits, and all is durable: the session can be ended and
+  // begun again without anybody noticing.
+  bool idle() const;
 
   rpc::Promise<void> Block(Callback<Task<void>()> work);
   rpc::Promise<void> Transaction(Callback<Task<void>(OpenTransaction)> work);
@@ -126,7 +139,10 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   struct Said {
     Callback<void(Status)> leave;
     bool is_error;
+    bool stays_inside = false;  // to another object of this host
   };
+  static bool HoldsStubs(const rpc::Value& value);
+  void LeaveInside(std::vector<Said> said);
 
   void Follow(rpc::Answer answer, Outcome done);
   Task<void> RunTask(Task<StatusOr<rpc::Value>> task, Calls::iterator call);
@@ -165,6 +181,8 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   std::shared_ptr<Section> current_section_;        // of the code that runs
   int transactions_ = 0;  // sections that are transactions; turns commit nothing meanwhile
   bool fails_queue_ = false;
+  bool took_stubs_ = false;
+  bool gave_stubs_ = false;
   srs::Lsn gate_lsn_ = 0;  // the newest commit that must be durable before we speak
   bool watches_unconfirmed_ = false;
   std::vector<rpc::Resolver> syncs_;  // of this turn

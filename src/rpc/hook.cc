@@ -125,31 +125,35 @@ HookPtr Hook::Get(PathView path) {
 HookPtr Hook::Start(PathView path, Array args, bool is_get) {
   if (CallContext::Current() != nullptr) {
     if (HookPtr recorded = internal::RecordCall(Self(), path, args, is_get)) return recorded;
-    if (WaitsAtGate()) return StartHeld(path, std::move(args), is_get);
-    CallContext::Scope outside(nullptr);  // the callee is not part of the caller's context
-    return Start(path, std::move(args), is_get);
+    return StartHeld(path, std::move(args), is_get, *CallContext::Current());
   }
   if (!OnHome()) return StartQueued(path, std::move(args), is_get);
   return is_get ? DoGet(path) : DoCall(path, std::move(args));
 }
 
-HookPtr Hook::StartHeld(PathView path, Array args, bool is_get) {
+HookPtr Hook::StartHeld(PathView path, Array args, bool is_get, CallContext& context) {
   Pending pending = MakePromise();
-  CallContext::Current()->BeforeSend(
-      [self = Self(), path = Own(path), args = std::move(args), is_get,
-       resolver = std::move(pending.resolver)](Status may_leave) mutable {
-        if (!may_leave.ok()) return resolver.Settle(std::move(may_leave));
-        CallContext::Scope outside(nullptr);
-        resolver.Follow(self->Start(PathViewOf(path), std::move(args), is_get));
-      });
+  auto send = [self = Self(), path = Own(path), args = std::move(args), is_get,
+               resolver = std::move(pending.resolver)](Status may_leave) mutable {
+    if (!may_leave.ok()) return resolver.Settle(std::move(may_leave));
+    CallContext::Scope outside(nullptr);  // the callee is not part of the caller's context
+    resolver.Follow(self->Start(PathViewOf(path), std::move(args), is_get));
+  };
+  if (WaitsAtGate()) {
+    context.BeforeSend(std::move(send));
+  } else {
+    context.BeforeSendInside(std::move(send));
+  }
   return std::move(pending.promise);
 }
 
 HookPtr Hook::StartQueued(PathView path, Array args, bool is_get) {
   Pending pending = MakePromise(home_);
   Status posted = home_->Post([self = Self(), path = Own(path), args = std::move(args), is_get,
+                               baggage = CallBaggage::Current(),
                                resolver = std::move(pending.resolver)]() mutable {
     const PathViewOf view(path);
+    const CallBaggage::Scope scope(std::move(baggage));
     resolver.Follow(is_get ? self->DoGet(view) : self->DoCall(view, std::move(args)));
   });
   if (!posted.ok()) return FailedHook(Annotate(posted, "the call could not be queued"));
@@ -158,10 +162,6 @@ HookPtr Hook::StartQueued(PathView path, Array args, bool is_get) {
 
 HookPtr Hook::Map(PathView path, MapProgram program) {
   if (CallContext::Current() != nullptr) {
-    if (!WaitsAtGate()) {
-      CallContext::Scope outside(nullptr);
-      return Map(path, std::move(program));
-    }
     Pending pending = MakePromise();
     CallContext::Current()->BeforeSend(
         [self = Self(), path = Own(path), program = std::move(program),
@@ -565,6 +565,7 @@ void MethodHook::DoPull(Settled done) {
 
 namespace {
 thread_local const std::shared_ptr<CallContext>* current_context = nullptr;
+thread_local const std::shared_ptr<CallBaggage>* current_baggage = nullptr;
 }  // namespace
 
 const std::shared_ptr<CallContext>& CallContext::Current() {
@@ -577,6 +578,17 @@ CallContext::Scope::Scope(std::shared_ptr<CallContext> context)
 
 CallContext::Scope::~Scope() {
   current_context = previous_;
+}
+
+const std::shared_ptr<CallBaggage>& CallBaggage::Current() {
+  static const std::shared_ptr<CallBaggage> kNone;
+  return current_baggage != nullptr ? *current_baggage : kNone;
+}
+
+CallBaggage::Scope::Scope(std::shared_ptr<CallBaggage> baggage)
+    : baggage_(std::move(baggage)), previous_(std::exchange(current_baggage, &baggage_)) {}
+CallBaggage::Scope::~Scope() {
+  current_baggage = previous_;
 }
 
 // ---- waiting

@@ -33,9 +33,12 @@ class FakeRelay : public srs::Relay {
     MakeDurable();
   }
   // All commits so far are durable; those who wait are told.
-  void MakeDurable() { Settle(OkStatus()); }
+  void MakeDurable() { Settle(OkStatus(), ""); }
   // All commits that are not durable are lost.
-  void LoseCommits(Status why) { Settle(std::move(why)); }
+  void LoseCommits(Status why) { Settle(std::move(why), ""); }
+  // The same for one database.
+  void MakeDurable(std::string_view name) { Settle(OkStatus(), name); }
+  void LoseCommits(Status why, std::string_view name) { Settle(std::move(why), name); }
   // Blocks until `count` OnDurable calls wait.
   void AwaitWaiting(size_t count) {
     const MutexLock lock(&mu_);
@@ -95,6 +98,10 @@ class FakeRelay : public srs::Relay {
     return Unimplemented("fake");
   }
   Status Flush() override { return OkStatus(); }
+  uint64_t epoch() const override { return 1; }
+  Status health() const override { return OkStatus(); }
+  void OnReadable(srs::ReadMode, Callback<void(Status)> done) override { done(OkStatus()); }
+  Status WaitReadable(srs::ReadMode) override { return OkStatus(); }
   bool RunBackgroundStep() override { return false; }
 
  private:
@@ -209,11 +216,12 @@ class FakeRelay : public srs::Relay {
     for (auto& [name, state] : states_) count += state->waiting.size();
     return count;
   }
-  void Settle(Status status) {
+  void Settle(Status status, std::string_view only) {
     std::vector<Waiter> waiting;
     {
       const MutexLock lock(&mu_);
       for (auto& [name, state] : states_) {
+        if (!only.empty() && name != only) continue;
         if (status.ok()) {
           state->durable = state->committed;
         } else if (state->durable < state->committed) {

@@ -1,5 +1,6 @@
 #include "edge/durable/storage.h"
 
+#include <atomic>
 #include <map>
 #include <random>
 #include <string>
@@ -47,7 +48,10 @@ class Bench : public Object {
 };
 
 struct Fixture : World {
-  Fixture() : object(host->AddNamespace<Bench>("B").value().Get("a")) {
+  Fixture()
+      : objects(host->AddNamespace<Bench>("B").value()),
+        object(objects.Get("a")),
+        other(objects.Get("b")) {
     Bench::on_start = nullptr;
     Bench::instances = 0;
   }
@@ -79,7 +83,11 @@ struct Fixture : World {
   void Open(Gate& gate) {
     RunOn(loop(), [&] { gate.resolver.Settle(rpc::Value()); });
   }
-  rpc::Stub<Bench> object;
+  std::string DatabaseOf(std::string_view name) {
+    return "B/" + objects.IdFromName(name).ToString();
+  }
+  Namespace<Bench> objects;
+  rpc::Stub<Bench> object, other;
 };
 
 }  // namespace
@@ -463,4 +471,117 @@ TEST_CASE("a transaction that was rolled back or has ended says so", "[durable][
           });
     });
   }) == "This cannot be done inside a transaction.");
+}
+
+TEST_CASE("a call to an object of the same host does not wait at the caller's gate",
+          "[durable][gate]") {
+  Fixture f;
+  REQUIRE(f.Do([](Bench& b) { b.kv().Put("start", "1"); }).ok());
+  f.relay.HoldCommits();
+  std::atomic<bool> other_ran = false;
+  std::function<void(Bench&)> in_other = [&](Bench&) { other_ran = true; };
+  std::function<Task<void>(Bench&)> work = [&](Bench& b) -> Task<void> {
+    b.kv().Put("a", "1");
+    co_await f.other.Call<&Bench::Run>(reinterpret_cast<int64_t>(&in_other));  // NOLINT
+  };
+  Pending<void> answer = f.Start(work);
+  REQUIRE(!answer.there());
+  REQUIRE(other_ran);
+  f.relay.MakeDurable();
+  REQUIRE(answer.Value().ok());
+}
+
+TEST_CASE("but it does not happen before the caller's turn is kept", "[durable][gate]") {
+  Fixture f;
+  std::atomic<bool> other_ran = false;
+  std::function<void(Bench&)> in_other = [&](Bench&) { other_ran = true; };
+  REQUIRE(f.ErrorOf([&](Bench&) {
+    f.other.Call<&Bench::Run>(reinterpret_cast<int64_t>(&in_other)).Ignore();  // NOLINT
+    throw Cancelled("no");
+  }) == "no");
+  f.Flush();
+  REQUIRE(!other_ran);
+}
+
+TEST_CASE("what a callee says waits for the caller's writes, though it wrote nothing",
+          "[durable][gate]") {
+  Fixture f;
+  const bool chain = GENERATE(false, true);  // through a third object
+  REQUIRE(f.Do([](Bench& b) { b.kv().Put("start", "1"); }).ok());
+  f.relay.HoldCommits();
+  int heard = 0;  // on the loop
+  auto listener = RunOn(f.loop(), [&] { return rpc::Stub<void()>([&heard] { ++heard; }); });
+  std::atomic<int> ran = 0;
+  std::function<void(Bench&)> tell = [&](Bench&) {
+    ++ran;
+    listener().Ignore();
+  };
+  auto third = f.objects.Get("c");
+  std::function<void(Bench&)> pass_on = [&](Bench&) {
+    ++ran;
+    third.Call<&Bench::Run>(reinterpret_cast<int64_t>(&tell)).Ignore();  // NOLINT
+  };
+  auto* const in_other = chain ? &pass_on : &tell;
+  std::function<void(Bench&)> write = [&](Bench& b) {
+    b.kv().Put("a", "1");
+    f.other.Call<&Bench::Run>(reinterpret_cast<int64_t>(in_other)).Ignore();  // NOLINT
+  };
+  Pending<void> answer(
+      f, [&] { return f.object.Call<&Bench::Run>(reinterpret_cast<int64_t>(&write)); });  // NOLINT
+  f.Flush();
+  REQUIRE(ran == (chain ? 2 : 1));
+  REQUIRE(RunOn(f.loop(), [&] { return heard; }) == 0);
+  // A later reader of the callee has seen the effect of the call: it waits as well.
+  Pending<std::vector<std::string>> reader(f, [&] { return f.other.Call<&Bench::Keys>(); });
+  REQUIRE(!reader.there());
+  f.relay.MakeDurable(f.DatabaseOf("a"));
+  f.Flush();
+  REQUIRE(RunOn(f.loop(), [&] { return heard; }) == 1);
+  REQUIRE(answer.Value().ok());
+  REQUIRE(reader.Value().ok());
+}
+
+TEST_CASE("if the caller's write is refused, the callee that saw it is reset too",
+          "[durable][gate]") {
+  Fixture f;
+  REQUIRE(f.Do([](Bench& b) { b.kv().Put("start", "1"); }).ok());
+  REQUIRE(f.other.Call<&Bench::Keys>().Wait().ok());
+  REQUIRE(Bench::instances == 2);
+  f.relay.HoldCommits();
+  std::function<void(Bench&)> in_other = [&](Bench& b) { b.kv().Put("seen", "1"); };
+  std::function<Task<void>(Bench&)> work = [&](Bench& b) -> Task<void> {
+    b.kv().Put("a", "1");
+    co_await f.other.Call<&Bench::Run>(reinterpret_cast<int64_t>(&in_other));  // NOLINT
+  };
+  Pending<void> answer = f.Start(work);
+  Pending<std::vector<std::string>> reader(f, [&] { return f.other.Call<&Bench::Keys>(); });
+  REQUIRE(!reader.there());
+  f.relay.LoseCommits(Unavailable("the disk is gone"));
+  REQUIRE(answer.Value().code() == StatusCode::kUnavailable);
+  REQUIRE(reader.Value().status().code() == StatusCode::kUnavailable);
+  f.relay.HoldNoCommits();
+  REQUIRE(f.other.Call<&Bench::Keys>().Wait()->empty());
+  REQUIRE(f.Keys() == std::vector<std::string>{"start"});
+  REQUIRE(Bench::instances == 4);
+}
+
+TEST_CASE("a callee without writes of its own is reset for its caller's", "[durable][gate]") {
+  Fixture f;
+  REQUIRE(f.Do([](Bench& b) { b.kv().Put("start", "1"); }).ok());
+  REQUIRE(f.other.Call<&Bench::Keys>().Wait().ok());
+  f.relay.HoldCommits();
+  std::function<void(Bench&)> in_other = [](Bench&) {};
+  std::function<void(Bench&)> write = [&](Bench& b) {
+    b.kv().Put("a", "1");
+    f.other.Call<&Bench::Run>(reinterpret_cast<int64_t>(&in_other)).Ignore();  // NOLINT
+  };
+  Pending<void> answer(
+      f, [&] { return f.object.Call<&Bench::Run>(reinterpret_cast<int64_t>(&write)); });  // NOLINT
+  Pending<std::vector<std::string>> reader(f, [&] { return f.other.Call<&Bench::Keys>(); });
+  REQUIRE(!reader.there());
+  f.relay.LoseCommits(Unavailable("the disk is gone"), f.DatabaseOf("a"));
+  REQUIRE(Message(reader.Value().status()) ==
+          "Durable Object was reset: it depended on another one's writes: Durable Object was "
+          "reset: its writes could not be made durable: the disk is gone");
+  REQUIRE(!answer.Value().ok());
 }

@@ -127,8 +127,15 @@ class Namespace {
 };
 
 struct HostOptions {
-  std::string id_secret;             // the key of object ids; see IdKey
-  size_t objects_max = 100'000;      // running at once on each loop; ResourceExhausted beyond
+  std::string id_secret;  // the key of object ids; see IdKey
+  // Running at once on each loop. Beyond, the one that was not used for longest makes room if
+  // it is idle; else ResourceExhausted.
+  size_t objects_max = 100'000;
+  // An object that was not called for so long, and not for longer than half as much again,
+  // ends, and its next call starts it again; what it kept in memory is gone. Not while it
+  // waits for anything, nor if its answers gave away stubs, nor if it was given stubs and
+  // somebody who called it still holds his. 0: never.
+  int64_t idle_ms_max = 10'000;
   size_t queued_calls_max = 10'000;  // waiting for one object while it runs; ditto
   Random* random = nullptr;          // null: SystemRandom()
 };

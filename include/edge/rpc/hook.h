@@ -36,6 +36,8 @@ using Path = std::vector<std::string>;
 // Where a promise's outcome goes.
 using Settled = Callback<void(StatusOr<Value>)>;
 
+class CallContext;
+
 // A Hook must not outlive its home loop. Thread-safe as far as Call, Get, Pull and counting
 // go; everything protected runs on the home loop, or on the caller's thread without one.
 class Hook {
@@ -81,8 +83,8 @@ class Hook {
   virtual void DoPull(Settled done) = 0;
   virtual HookPtr DoMap(PathView path, MapProgram program);  // pulls, and runs it here
   virtual void DoOnBroken(Callback<void(Status)> broken);    // forgets it
-  // Must calls of code inside a CallContext wait for its BeforeSend? False only if the
-  // callee's own effects are ordered behind the caller's. Any thread.
+  // Must calls of code inside a CallContext wait for its BeforeSend? False: BeforeSendInside
+  // will do, for the callee orders its own effects behind the caller's. Any thread.
   virtual bool WaitsAtGate() const { return true; }
 
   HookPtr Self() { return HookPtr(this); }
@@ -93,7 +95,7 @@ class Hook {
   friend void internal::AddRef(const Hook*);
   friend void internal::Release(const Hook*);
   HookPtr Start(PathView path, Array args, bool is_get);
-  HookPtr StartHeld(PathView path, Array args, bool is_get);
+  HookPtr StartHeld(PathView path, Array args, bool is_get, CallContext& context);
   HookPtr StartQueued(PathView path, Array args, bool is_get);
   static void Destroy(const Hook* hook);
 
@@ -163,6 +165,9 @@ class CallContext {
   // later, in the order of the calls. A failure: the message must not leave, and the caller
   // gets that Status.
   virtual void BeforeSend(Callback<void(Status)> send) = 0;
+  // As BeforeSend for hooks that need not wait at the gate: `send` may run sooner, in a
+  // CallBaggage::Scope that tells the callee what its own effects have to wait for.
+  virtual void BeforeSendInside(Callback<void(Status)> send) { BeforeSend(std::move(send)); }
   // Runs `resume`, which continues code that awaited a promise inside this context; it has
   // to set the Scope again around it.
   virtual void Resume(Callback<void()> resume) = 0;
@@ -179,6 +184,26 @@ class CallContext {
    private:
     std::shared_ptr<CallContext> context_;
     const std::shared_ptr<CallContext>* previous_;
+  };
+};
+
+// What goes with calls to the loop of the callee, which finds it as Current() when the call
+// arrives at its hook. Immutable to rpc. Owners: calls on their way, and who takes it.
+class CallBaggage {
+ public:
+  virtual ~CallBaggage() = default;
+  static const std::shared_ptr<CallBaggage>& Current();  // may be null
+
+  // Calls made on this thread while it lives carry `baggage`; null: nothing.
+  class Scope {
+   public:
+    explicit Scope(std::shared_ptr<CallBaggage> baggage);
+    Scope(const Scope&) = delete;
+    ~Scope();
+
+   private:
+    std::shared_ptr<CallBaggage> baggage_;
+    const std::shared_ptr<CallBaggage>* previous_;
   };
 };
 
