@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 
 #include "absl/container/flat_hash_map.h"
 #include "edge/base/errors.h"
@@ -20,6 +21,10 @@ namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
 constexpr size_t kForcedBytesMax = 4096;
+
+bool IsPlain(uint8_t byte) {
+  return byte >= 0x20 && byte < 0x7F && byte != '"' && byte != '\\';
+}
 
 struct ByteEdge {
   uint8_t first, last;
@@ -305,6 +310,7 @@ class GrammarAutomaton {
     std::vector<uint64_t> configurations;  // state << 32 | stack
     std::array<uint32_t, 256> next;        // kNone: not known yet
     bool complete = false;
+    std::optional<bool> loops;  // all plain bytes lead back here
     std::shared_ptr<const std::vector<uint64_t>> mask;
   };
   // What has been numbered so far. Replaced when it is full; states that use an old one keep it.
@@ -394,7 +400,14 @@ class GrammarAutomaton {
     const auto& nodes = trie_->nodes_;
     for (uint32_t i = 0; i + 1 < nodes.size();) {
       const TokenTrie::Node& node = nodes[i];
-      const uint32_t next = Next(g, path[node.depth - 1u], node.byte);
+      const uint32_t from = path[node.depth - 1u];
+      if (node.plain && Loops(g, from)) {
+        const uint32_t last = nodes[node.after].tokens_from;
+        for (uint32_t t = node.tokens_from; t < last; ++t) allow(trie_->tokens_[t]);
+        i = node.after;
+        continue;
+      }
+      const uint32_t next = Next(g, from, node.byte);
       if (next == 0) {
         i = node.after;
         continue;
@@ -547,6 +560,19 @@ class GrammarAutomaton {
     return id;
   }
 
+  // Inside a string most of the vocabulary fits and changes nothing: no need to walk it.
+  bool Loops(Generation* g, uint32_t set) ABSL_EXCLUSIVE_LOCKS_REQUIRED(g->mu) {
+    if (!g->sets[set]->loops) {
+      bool all = true;
+      for (int byte = 0; byte < 256 && all; ++byte) {
+        if (!IsPlain(static_cast<uint8_t>(byte))) continue;
+        all = Next(g, set, static_cast<uint8_t>(byte)) == set;
+      }
+      g->sets[set]->loops = all;
+    }
+    return *g->sets[set]->loops;
+  }
+
   uint32_t Next(Generation* g, uint32_t set, uint8_t byte) ABSL_EXCLUSIVE_LOCKS_REQUIRED(g->mu) {
     const uint32_t known = g->sets[set]->next[byte];
     if (known != kNone) return known;
@@ -585,7 +611,9 @@ std::shared_ptr<const TokenTrie> TokenTrie::Create(const Tokenizer& tokenizer) {
   std::string_view before;
   auto close = [&](size_t depth) {
     for (; path.size() > depth; path.pop_back()) {
-      trie->nodes_[path.back()].after = static_cast<uint32_t>(trie->nodes_.size());
+      Node& node = trie->nodes_[path.back()];
+      node.after = static_cast<uint32_t>(trie->nodes_.size());
+      if (!node.plain && path.size() > 1) trie->nodes_[path[path.size() - 2]].plain = false;
     }
   };
   for (const auto& [piece, id] : pieces) {
@@ -594,15 +622,16 @@ std::shared_ptr<const TokenTrie> TokenTrie::Create(const Tokenizer& tokenizer) {
     close(same);
     for (size_t i = same; i < piece.size(); ++i) {
       path.push_back(static_cast<uint32_t>(trie->nodes_.size()));
+      const auto byte = static_cast<uint8_t>(piece[i]);
       trie->nodes_.push_back({0, static_cast<uint32_t>(trie->tokens_.size()),
-                              static_cast<uint16_t>(i + 1), static_cast<uint8_t>(piece[i])});
+                              static_cast<uint16_t>(i + 1), byte, IsPlain(byte)});
     }
     trie->depth_max_ = std::max(trie->depth_max_, static_cast<uint32_t>(piece.size()));
     trie->tokens_.push_back(id);
     before = piece;
   }
   close(0);
-  trie->nodes_.push_back({0, static_cast<uint32_t>(trie->tokens_.size()), 1, 0});
+  trie->nodes_.push_back({0, static_cast<uint32_t>(trie->tokens_.size()), 1, 0, false});
   return trie;
 }
 

@@ -3,24 +3,36 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
-#include "edge/base/bytes.h"
 #include "edge/inference/grammar.h"
-#include "tests/inference/gguf_builder.h"
 
 namespace edge::inference {
 namespace {
 
-struct Vocabulary256 {
-  Vocabulary256() : bytes(testing::MakeTinyModel({}).Build()) {
-    file = GgufFile::Parse(bytes, "tiny").value();
-    tokenizer = Tokenizer::FromGguf(*file).value();
-    trie = TokenTrie::Create(*tokenizer);
+// Every byte is a token, then a few longer ones; the last is the end.
+class SmallVocabulary final : public Tokenizer {
+ public:
+  SmallVocabulary() {
+    for (int byte = 0; byte < 256; ++byte)
+      pieces_.push_back(std::string(1, static_cast<char>(byte)));
+    for (const char* word : {"{\"", "\": ", ", \"", "true", "ab", "\"}", "\xE2\x82", ""}) {
+      pieces_.push_back(word);
+    }
+    size_ = pieces_.size();
+    ends_ = {static_cast<TokenId>(size_ - 1)};
   }
-  Bytes bytes;
-  std::unique_ptr<GgufFile> file;
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::shared_ptr<const TokenTrie> trie;
+  std::vector<TokenId> Encode(std::string_view text, ControlText) const override {
+    std::vector<TokenId> ids;
+    for (const char c : text) ids.push_back(static_cast<uint8_t>(c));
+    return ids;
+  }
+  std::string_view Piece(TokenId id) const override { return pieces_[static_cast<size_t>(id)]; }
+  std::optional<TokenId> Find(std::string_view) const override { return std::nullopt; }
+  std::string_view VocabularyText(TokenId id) const override { return Piece(id); }
+
+ private:
+  std::vector<std::string> pieces_;
 };
 
 void Walk(const std::shared_ptr<const Grammar>& grammar, uint32_t seed) {
@@ -50,16 +62,16 @@ void Walk(const std::shared_ptr<const Grammar>& grammar, uint32_t seed) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace edge::inference;
-  static const auto* words = new Vocabulary256;
+  static const auto* tokenizer = new SmallVocabulary;
+  static const auto* trie = new std::shared_ptr<const TokenTrie>(TokenTrie::Create(*tokenizer));
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   GrammarLimits limits;
   limits.automaton_states_max = 1 << 12;
   limits.configurations_max = 256;
   limits.depth_max = 64;
   const uint32_t seed = size > 0 ? data[size - 1] : 0;
-  if (auto grammar = Grammar::FromGbnf(text, words->trie, limits); grammar.ok())
-    Walk(*grammar, seed);
-  if (auto grammar = Grammar::FromJsonSchema(text, words->trie, limits); grammar.ok()) {
+  if (auto grammar = Grammar::FromGbnf(text, *trie, limits); grammar.ok()) Walk(*grammar, seed);
+  if (auto grammar = Grammar::FromJsonSchema(text, *trie, limits); grammar.ok()) {
     Walk(*grammar, seed);
   }
   return 0;

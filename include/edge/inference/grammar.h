@@ -47,6 +47,7 @@ class TokenTrie {
     uint32_t tokens_from;  // tokens_[tokens_from, the next node's)
     uint16_t depth;        // bytes from the root, at least 1
     uint8_t byte;
+    bool plain;  // the subtree has only what stands for itself inside a JSON string
   };
   explicit TokenTrie(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
@@ -109,8 +110,8 @@ class GrammarState {
   explicit GrammarState(std::shared_ptr<const Grammar> grammar);
 
   // What may come next; tokens that end a reply exactly if complete(). Valid until this
-  // state's next change. 0.5 ms for a set of configurations seen for the first time, at most,
-  // with 49,000 tokens; nanoseconds later. Where nothing fits (see status()) the end does.
+  // state's next change. 0.1 to 1 ms for a set of configurations seen for the first time
+  // with 49,000 tokens, less than 1 us later. Where nothing fits (see status()) the end does.
   TokenMask Mask();
   // Takes a token. False, with no change, if it may not come next.
   bool Accept(TokenId id);
