@@ -20,6 +20,7 @@ size_t RoundUp(size_t n, size_t step) {
 // Below this many slots one thread attends faster than two can agree on who does what.
 constexpr uint64_t kSharedAttentionSlots = 256;
 constexpr uint32_t kTokensPerTask = 8;
+constexpr uint32_t kHeadSizeMax = 1024;  // see ReadShape
 
 }  // namespace
 
@@ -150,23 +151,43 @@ void ForwardPass::Plan(std::span<const PassSpan> spans) {
 void ForwardPass::FillRotation(uint32_t row) {
   float* out = rotation_ + size_t{row} * model_.shape().rope_dimensions;
   const uint32_t position = rows_[row].sequence->position() + rows_[row].offset;
+  const double magnitude = model_.shape().rope_magnitude;
   for (const double frequency : model_.rope_frequencies()) {
     const double angle = static_cast<double>(position) * frequency;
-    *out++ = static_cast<float>(std::cos(angle));
-    *out++ = static_cast<float>(std::sin(angle));
+    *out++ = static_cast<float>(std::cos(angle) * magnitude);
+    *out++ = static_cast<float>(std::sin(angle) * magnitude);
   }
 }
 
 void ForwardPass::Rotate(float* x, uint32_t heads, uint32_t token) const {
   const uint32_t dimensions = model_.shape().rope_dimensions;
   const float* rotation = rotation_ + size_t{token} * dimensions;
+  // A pair is (i, i + 1) or (i / 2, i / 2 + half).
+  const bool halves = model_.shape().rope_halves;
+  const uint32_t distance = halves ? dimensions / 2 : 1;
   for (uint32_t head = 0; head < heads; ++head, x += model_.shape().head_size) {
     for (uint32_t i = 0; i < dimensions; i += 2) {
-      const float a = x[i], b = x[i + 1], cosine = rotation[i], sine = rotation[i + 1];
-      x[i] = a * cosine - b * sine;
-      x[i + 1] = a * sine + b * cosine;
+      float* pair = x + (halves ? i / 2 : i);
+      const float a = pair[0], b = pair[distance], cosine = rotation[i], sine = rotation[i + 1];
+      pair[0] = a * cosine - b * sine;
+      pair[distance] = a * sine + b * cosine;
     }
   }
+}
+
+void ForwardPass::Prepare(float* x, uint32_t heads, uint32_t token, const float* bias,
+                          const float* norm) const {
+  const ModelShape& s = model_.shape();
+  for (uint32_t i = 0; bias != nullptr && i < heads * s.head_size; ++i) x[i] += bias[i];
+  for (uint32_t head = 0; norm != nullptr && head < heads; ++head) {
+    // The kernel reads and writes whole vectors: what follows a narrow head is not its own.
+    float in[kHeadSizeMax] = {}, out[kHeadSizeMax];
+    float* at = x + head * s.head_size;
+    std::copy_n(at, s.head_size, in);
+    kernels_.rms_norm(in, norm, s.head_size, s.norm_epsilon, out);
+    std::copy_n(out, s.head_size, at);
+  }
+  Rotate(x, heads, token);
 }
 
 void ForwardPass::StoreKeyValue(uint32_t layer, uint32_t row) {
@@ -254,8 +275,12 @@ void ForwardPass::Attention(const Model::Layer& layer, uint32_t index) {
                               {&layer.v, Store::kSet, v_, kv_stride_}};
   Multiply(products, in);
   ForTokens(tokens, [&](uint32_t token) {
-    Rotate(q_ + token * q_stride_, s.heads, token);
-    Rotate(k_ + token * kv_stride_, s.kv_heads, token);
+    Prepare(q_ + token * q_stride_, s.heads, token, layer.q_bias, layer.q_norm);
+    Prepare(k_ + token * kv_stride_, s.kv_heads, token, layer.k_bias, layer.k_norm);
+    float* v = v_ + token * kv_stride_;
+    for (uint32_t i = 0; layer.v_bias != nullptr && i < s.kv_heads * s.head_size; ++i) {
+      v[i] += layer.v_bias[i];
+    }
     StoreKeyValue(index, token);
   });
   Attend(index);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numbers>
 
 #include "edge/base/errors.h"
 #include "inference/half.h"
@@ -18,11 +19,14 @@ constexpr uint64_t kLayersMax = 4096, kWidthMax = 1 << 20, kHeadsMax = 1 << 12,
 
 class ShapeReader {
  public:
-  explicit ShapeReader(const GgufFile& file) : file_(file) {}
+  ShapeReader(const GgufFile& file, std::string_view architecture)
+      : file_(file), prefix_(std::string(architecture) + ".") {}
+
+  std::string Key(const char* key) const { return prefix_ + key; }
 
   // In [1, most].
   StatusOr<uint32_t> Count(const char* key, uint64_t most, std::optional<uint64_t> fallback = {}) {
-    const std::string name = std::string("llama.") + key;
+    const std::string name = Key(key);
     EDGE_ASSIGN_OR_RETURN(auto value, file_.Uint(name));
     if (!value) value = fallback;
     if (!value) return InvalidArgument("{}: metadata {} is missing", file_.name(), name);
@@ -32,7 +36,7 @@ class ShapeReader {
     return static_cast<uint32_t>(*value);
   }
   StatusOr<double> Positive(const char* key, std::optional<double> fallback = {}) {
-    const std::string name = std::string("llama.") + key;
+    const std::string name = Key(key);
     EDGE_ASSIGN_OR_RETURN(auto value, file_.Number(name));
     if (!value) value = fallback;
     if (!value) return InvalidArgument("{}: metadata {} is missing", file_.name(), name);
@@ -44,6 +48,7 @@ class ShapeReader {
 
  private:
   const GgufFile& file_;
+  const std::string prefix_;
 };
 
 Status ReadRope(const GgufFile& file, ShapeReader* reader, ModelShape* shape) {
@@ -51,16 +56,26 @@ Status ReadRope(const GgufFile& file, ShapeReader* reader, ModelShape* shape) {
   EDGE_ASSIGN_OR_RETURN(shape->rope_dimensions,
                         reader->Count("rope.dimension_count", shape->head_size, shape->head_size));
   if (shape->rope_dimensions % 2 != 0) {
-    return InvalidArgument("{}: llama.rope.dimension_count is {}, an odd number", file.name(),
-                           shape->rope_dimensions);
+    return InvalidArgument("{}: {} is {}, an odd number", file.name(),
+                           reader->Key("rope.dimension_count"), shape->rope_dimensions);
   }
-  EDGE_ASSIGN_OR_RETURN(const auto type, file.Text("llama.rope.scaling.type"));
-  if (type && *type == "linear") {
-    EDGE_ASSIGN_OR_RETURN(shape->rope_scale, reader->Positive("rope.scaling.factor", 1.0));
-  } else if (type && *type != "none") {
-    return Unimplemented("{}: llama.rope.scaling.type \"{}\"; known: none, linear", file.name(),
-                         *type);
+  const std::string type_key = reader->Key("rope.scaling.type");
+  EDGE_ASSIGN_OR_RETURN(const auto type, file.Text(type_key));
+  if (!type || *type == "none") return OkStatus();
+  if (*type != "linear" && *type != "yarn") {
+    return Unimplemented("{}: {} \"{}\"; known: none, linear, yarn", file.name(), type_key, *type);
   }
+  EDGE_ASSIGN_OR_RETURN(shape->rope_scale, reader->Positive("rope.scaling.factor", 1.0));
+  if (*type == "linear") return OkStatus();
+  shape->yarn = true;
+  EDGE_ASSIGN_OR_RETURN(shape->yarn_context,
+                        reader->Positive("rope.scaling.original_context_length",
+                                         static_cast<double>(shape->context)));
+  EDGE_ASSIGN_OR_RETURN(shape->yarn_fast, reader->Positive("rope.scaling.yarn_beta_fast", 32.0));
+  EDGE_ASSIGN_OR_RETURN(shape->yarn_slow, reader->Positive("rope.scaling.yarn_beta_slow", 1.0));
+  const double usual = shape->rope_scale > 1 ? 0.1 * std::log(shape->rope_scale) + 1 : 1;
+  EDGE_ASSIGN_OR_RETURN(const double factor, reader->Positive("rope.scaling.attn_factor", 1.0));
+  shape->rope_magnitude = usual * factor;
   return OkStatus();
 }
 
@@ -71,15 +86,19 @@ StatusOr<ModelShape> ReadShape(const GgufFile& file) {
   if (!architecture) {
     return InvalidArgument("{}: metadata general.architecture is missing", file.name());
   }
-  if (*architecture != "llama") {
-    return Unimplemented("{}: architecture \"{}\"; known: llama", file.name(), *architecture);
+  const bool qwen = *architecture == "qwen2" || *architecture == "qwen3";
+  if (*architecture != "llama" && !qwen) {
+    return Unimplemented("{}: architecture \"{}\"; known: llama, qwen2, qwen3", file.name(),
+                         architecture->substr(0, 80));
   }
-  if (file.Has("llama.expert_count")) {
-    EDGE_ASSIGN_OR_RETURN(const auto experts, file.Uint("llama.expert_count"));
+  ShapeReader reader(file, *architecture);
+  if (file.Has(reader.Key("expert_count"))) {
+    EDGE_ASSIGN_OR_RETURN(const auto experts, file.Uint(reader.Key("expert_count")));
     if (*experts > 0) return Unimplemented("{}: a mixture of {} experts", file.name(), *experts);
   }
-  ShapeReader reader(file);
   ModelShape shape;
+  shape.rope_halves = qwen;
+  shape.head_norms = *architecture == "qwen3";
   EDGE_ASSIGN_OR_RETURN(shape.layers, reader.Count("block_count", kLayersMax));
   EDGE_ASSIGN_OR_RETURN(shape.width, reader.Count("embedding_length", kWidthMax));
   EDGE_ASSIGN_OR_RETURN(shape.ffn, reader.Count("feed_forward_length", kWidthMax));
@@ -132,6 +151,13 @@ class ModelLoader {
       EDGE_RETURN_IF_ERROR(AddMatrix(prefix + "attn_q.weight", q_rows, s.width, &layer.q));
       EDGE_RETURN_IF_ERROR(AddMatrix(prefix + "attn_k.weight", kv_rows, s.width, &layer.k));
       EDGE_RETURN_IF_ERROR(AddMatrix(prefix + "attn_v.weight", kv_rows, s.width, &layer.v));
+      EDGE_RETURN_IF_ERROR(AddBias(prefix + "attn_q.bias", q_rows, &layer.q_bias));
+      EDGE_RETURN_IF_ERROR(AddBias(prefix + "attn_k.bias", kv_rows, &layer.k_bias));
+      EDGE_RETURN_IF_ERROR(AddBias(prefix + "attn_v.bias", kv_rows, &layer.v_bias));
+      if (s.head_norms) {
+        EDGE_RETURN_IF_ERROR(AddNorm(prefix + "attn_q_norm.weight", s.head_size, &layer.q_norm));
+        EDGE_RETURN_IF_ERROR(AddNorm(prefix + "attn_k_norm.weight", s.head_size, &layer.k_norm));
+      }
       EDGE_RETURN_IF_ERROR(
           AddMatrix(prefix + "attn_output.weight", s.width, q_rows, &layer.output));
       EDGE_RETURN_IF_ERROR(AddMatrix(prefix + "ffn_gate.weight", s.ffn, s.width, &layer.gate));
@@ -207,6 +233,11 @@ class ModelLoader {
     return OkStatus();
   }
 
+  // Stays null where the file has none.
+  Status AddBias(const std::string& name, uint32_t width, const float** out) {
+    return file_.FindTensor(name) == nullptr ? OkStatus() : AddNorm(name, width, out);
+  }
+
   static void ReadNorm(const GgufTensor& tensor, float* out) {
     for (uint64_t i = 0; i < tensor.columns(); ++i) {
       if (tensor.type == TensorType::kF32) {
@@ -240,9 +271,24 @@ class ModelLoader {
       }
       const double exponent =
           -2.0 * static_cast<double>(i) / static_cast<double>(s.rope_dimensions);
-      model->rope_frequencies_[i] = std::pow(s.rope_base, exponent) / factor;
+      const double frequency = std::pow(s.rope_base, exponent);
+      const double kept = s.yarn ? YarnShare(s, i) : 0;
+      model->rope_frequencies_[i] = frequency * kept + frequency / factor * (1 - kept);
     }
     return OkStatus();
+  }
+
+  // How much of pair `i` turns as in the trained context: all of the fast ones, which make
+  // more than yarn_fast turns in it, and nothing of those with less than yarn_slow.
+  static double YarnShare(const ModelShape& s, uint32_t i) {
+    const double dimensions = s.rope_dimensions, last = dimensions - 1;
+    auto pair_of = [&](double turns) {
+      return dimensions * std::log(s.yarn_context / (turns * 2 * std::numbers::pi)) /
+             (2 * std::log(s.rope_base));
+    };
+    const double low = std::clamp(std::floor(pair_of(s.yarn_fast)), 0.0, last);
+    const double high = std::clamp(std::ceil(pair_of(s.yarn_slow)), 0.0, last);
+    return 1 - std::clamp((i - low) / std::max(0.001, high - low), 0.0, 1.0);
   }
 
   // A tensor that we do not read would be a part of the model silently left out.

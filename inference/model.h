@@ -1,9 +1,10 @@
 // inference/model.h - a Llama-family model: its shape, its packed weights, and one pass of
 // tokens through it.
 //
-// The family: RMSNorm before attention and before the feed-forward part, rotary positions on
-// interleaved pairs, grouped-query attention, SwiGLU (Touvron et al. 2023; Ainslie et al.
-// 2023; Su et al. 2021; Shazeer 2020). The head may be the embedding table.
+// The family: RMSNorm before attention and before the feed-forward part, rotary positions,
+// grouped-query attention, SwiGLU (Touvron et al. 2023; Ainslie et al. 2023; Su et al. 2021;
+// Shazeer 2020). The head may be the embedding table. Qwen2 adds biases to Q, K and V; Qwen3
+// norms each head of Q and K; both rotate dimension i with i + half instead of 2i with 2i + 1.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -26,6 +27,13 @@ struct ModelShape {
   uint32_t rope_dimensions = 0, vocabulary = 0, context = 0;
   float norm_epsilon = 0;
   double rope_base = 10000, rope_scale = 1;  // positions are divided by rope_scale
+  bool rope_halves = false;                  // pairs are (i, i + half), not (2i, 2i + 1)
+  bool head_norms = false;                   // of Q and K
+  // YaRN (Peng et al. 2023): slow pairs are stretched by rope_scale, fast ones are not, and
+  // all rotated values grow by rope_magnitude.
+  bool yarn = false;
+  double rope_magnitude = 1;
+  double yarn_context = 0, yarn_fast = 32, yarn_slow = 1;
 };
 
 // Reads and checks the shape; InvalidArgument or Unimplemented, naming the key.
@@ -38,6 +46,8 @@ class Model {
     const float* attention_norm;  // [width], padded with zeros to 16
     const float* ffn_norm;
     PackedMatrix q, k, v, output, gate, up, down;
+    const float *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr;  // null if there is none
+    const float *q_norm = nullptr, *k_norm = nullptr;  // [head_size], padded with zeros to 16
   };
 
   // Copies all it needs: `file` may go afterwards.
@@ -119,6 +129,9 @@ class ForwardPass {
   void Attention(const Model::Layer& layer, uint32_t index);
   void FeedForward(const Model::Layer& layer, uint32_t tokens);
   void Rotate(float* x, uint32_t heads, uint32_t token) const;
+  // What a model does to a row of Q or K between the product and its use.
+  void Prepare(float* x, uint32_t heads, uint32_t token, const float* bias,
+               const float* norm) const;
   void FillRotation(uint32_t row);
   void StoreKeyValue(uint32_t layer, uint32_t row);
   void Attend(uint32_t layer);
