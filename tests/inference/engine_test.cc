@@ -414,12 +414,12 @@ TEST_CASE("a model that does not hold together is refused by name", "[inference]
                Contains("tensor blk.0.ffn_gate.weight has 44 rows of 32, expected 48 of 32"));
   }
   SECTION("a tensor too many") {
-    builder.Tensor("blk.0.attn_q.bias", TensorType::kF32, 32, 1, std::vector<float>(32));
-    CHECK_THAT(error(StatusCode::kUnimplemented), Contains("tensor blk.0.attn_q.bias"));
+    builder.Tensor("blk.0.attn_sinks", TensorType::kF32, 32, 1, std::vector<float>(32));
+    CHECK_THAT(error(StatusCode::kUnimplemented), Contains("tensor blk.0.attn_sinks"));
   }
   SECTION("a position scaling that we do not know") {
-    builder.Text("llama.rope.scaling.type", "yarn");
-    CHECK_THAT(error(StatusCode::kUnimplemented), Contains("\"yarn\""));
+    builder.Text("llama.rope.scaling.type", "longrope");
+    CHECK_THAT(error(StatusCode::kUnimplemented), Contains("\"longrope\""));
   }
   SECTION("more tokens than embeddings") {
     builder.Remove("token_embd.weight");
