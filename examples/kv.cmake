@@ -1,1 +1,7 @@
 edge_example(kv_config DEPS edge::kv edge::kv_sqlite)
+edge_example(kv_refresh DEPS edge::kv)
+edge_example(kv_sessions DEPS edge::kv edge::kv_sqlite)
+edge_example(kv_two_regions DEPS edge::kv)
+if(TARGET edge::rpc)
+  edge_example(kv_assets DEPS edge::kv edge::rpc)
+endif()
