@@ -19,7 +19,13 @@ Status SqliteError(sqlite3* connection, std::string_view what) {
   return Internal("{}: {}", what, sqlite3_errmsg(connection));
 }
 
-int OnWal(void* core_and_connection, sqlite3* connection, const char*, int frames) {
+int OnWal(void* core_and_connection, sqlite3* connection, const char* name, int frames) {
+  if (std::string_view(name) != "main") {  // attached: one that the VFS opened by name
+    if (frames >= static_cast<int>(kCheckpointFrames)) {
+      sqlite3_wal_checkpoint_v2(connection, name, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+    }
+    return SQLITE_OK;
+  }
   static_cast<DatabaseCore*>(core_and_connection)
       ->MaybeCheckpoint(connection, static_cast<uint32_t>(frames));
   return SQLITE_OK;
@@ -175,6 +181,16 @@ Status DatabaseCore::health() const {
   return health_;
 }
 
+StatusOr<std::optional<std::string>> DatabaseCore::OnPragma(std::string_view name) {
+  if (name == "srs_bookmark") return std::optional<std::string>(FormatBookmark(image_->state()));
+  if (name == "srs_wait") {
+    const Lsn newest = image_->state().lsn;
+    EDGE_RETURN_IF_ERROR(WaitDurable(newest, default_durability()));
+    return std::optional<std::string>(std::to_string(newest));
+  }
+  return std::optional<std::string>();
+}
+
 Status DatabaseCore::writable() const {
   if (!is_broken_.load(std::memory_order_acquire)) return OkStatus();
   return health();
@@ -210,7 +226,10 @@ void DatabaseCore::MaybeCheckpoint(sqlite3* connection, uint32_t frames) {
   const int result =
       sqlite3_wal_checkpoint_v2(connection, "main", SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
   is_setting_up_ = false;
-  if (result != SQLITE_OK) return;
+  if (result == SQLITE_OK) FlushIfLarge();
+}
+
+void DatabaseCore::FlushIfLarge() {
   const size_t pages = image_->overlay_pages();
   if (pages > kOverlayPagesMax || (pages > kOverlayPagesMax / 2 && !host_->has_threads())) {
     const Status flushed = FlushOpen();
@@ -353,15 +372,8 @@ Status DatabaseCore::Connect(sqlite3** connection) {
 }
 
 Status DatabaseCore::Open(sqlite3** connection) {
-  EDGE_RETURN_IF_ERROR(host_->journal().status());
   MutexLock life(&life_mu_);
-  if (is_open()) return FailedPrecondition("database \"{}\" is open already", name_);
-  {
-    MutexLock lock(&mu_);
-    health_ = OkStatus();
-    is_broken_ = false;
-  }
-  EDGE_RETURN_IF_ERROR(Annotate(Materialize(), Format("database \"{}\"", {name_})));
+  EDGE_RETURN_IF_ERROR(Prepare());
   const Status connected = Connect(connection);
   if (!connected.ok()) {
     GoCold();
@@ -371,12 +383,34 @@ Status DatabaseCore::Open(sqlite3** connection) {
   return OkStatus();
 }
 
+Status DatabaseCore::OpenForVfs() {
+  MutexLock life(&life_mu_);
+  EDGE_RETURN_IF_ERROR(Prepare());
+  is_open_ = true;
+  return OkStatus();
+}
+
+Status DatabaseCore::Prepare() {
+  EDGE_RETURN_IF_ERROR(host_->journal().status());
+  if (is_open()) return FailedPrecondition("database \"{}\" is open already", name_);
+  {
+    MutexLock lock(&mu_);
+    health_ = OkStatus();
+    is_broken_ = false;
+  }
+  return Annotate(Materialize(), Format("database \"{}\"", {name_}));
+}
+
 void DatabaseCore::Close(sqlite3* connection) {
   while (sqlite3_stmt* statement = sqlite3_next_stmt(connection, nullptr)) {
     sqlite3_finalize(statement);
   }
   const int closed = sqlite3_close(connection);
   EDGE_CHECK(closed == SQLITE_OK);  // a blob handle or a backup of it is still open
+  Settle();
+}
+
+void DatabaseCore::Settle() {
   const Lsn newest = image_->state().lsn;
   const Status durable = WaitDurable(newest, Durability::kLocal);
   {

@@ -71,6 +71,9 @@ class DatabaseCore final : public JournalStream,
   bool OnCommit(uint32_t first, uint32_t last, uint32_t pages) override;
   void OnError(const Status& status) override;
   bool is_setting_up() const override { return is_setting_up_; }
+  StatusOr<std::optional<std::string>> OnPragma(std::string_view name) override;
+  void OnLogRestart() override { FlushIfLarge(); }
+  void OnVfsClose() override { Settle(); }
 
   // Recovery, before anything else: the newest commit (or the end) of the database.
   void NoteRecovered(const JournalEntry& entry, const JournalPosition& block);
@@ -83,6 +86,8 @@ class DatabaseCore final : public JournalStream,
   // Makes it if there is none. FailedPrecondition if it is open already.
   Status Open(sqlite3** connection);
   void Close(sqlite3* connection);
+  // For a connection that SQLite makes by itself, and ends with OnVfsClose().
+  Status OpenForVfs();
   Durability default_durability() const { return host_->default_durability(); }
   Status CheckDurability(Durability durability) const { return host_->CheckDurability(durability); }
   bool is_open() const { return is_open_.load(std::memory_order_acquire); }
@@ -121,6 +126,9 @@ class DatabaseCore final : public JournalStream,
   Status LoadAndReplay() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_);
   void GoCold() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_);
   Status Connect(sqlite3** connection);
+  Status Prepare() ABSL_EXCLUSIVE_LOCKS_REQUIRED(life_mu_);
+  void Settle();  // the connection is gone
+  void FlushIfLarge();
   Callback<Status(Lsn)> DurableWait();
   void Advance(Durability durability, Lsn lsn);
   void SetDurableLsn(Lsn lsn);

@@ -81,6 +81,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
 
   // Relay
   StatusOr<std::unique_ptr<Database>> OpenDatabase(const std::string& name) override;
+  const std::string& vfs_name() const override { return vfs_.name(); }
   StatusOr<bool> DatabaseExists(const std::string& name) override;
   StatusOr<std::vector<std::string>> ListDatabases() override;
   Status DeleteDatabase(const std::string& name) override;
@@ -161,6 +162,7 @@ class RelayImpl final : public Relay, public DatabaseHost {
     return flush.substr(0, flush.rfind('.')) + ".restore";
   }
   Status RunPlannedRestore(const std::string& name);
+  StatusOr<std::shared_ptr<VfsDatabase>> OpenByName(const std::string& name, Vfs::Create create);
   // As Resolve(), with what it means in the store, after uploading up to it.
   StatusOr<Bookmark> ResolveStored(const std::string& name, const RestoreTarget& target);
   Status NeedStore() const {
@@ -298,6 +300,8 @@ Status RelayImpl::FinishStart() {
     flush_work_.Signal();
   });
   if (options_.background_threads) flusher_ = std::thread([this] { RunFlusher(); });
+  vfs_.SetOpener(
+      [this](const std::string& name, Vfs::Create create) { return OpenByName(name, create); });
   return OkStatus();
 }
 
@@ -577,6 +581,17 @@ StatusOr<std::unique_ptr<Database>> RelayImpl::OpenDatabase(const std::string& n
     if (newest.ok() && !*newest) archive_->RequestSnapshot(name);
   }
   return database;
+}
+
+StatusOr<std::shared_ptr<VfsDatabase>> RelayImpl::OpenByName(const std::string& name,
+                                                             Vfs::Create create) {
+  if (name.starts_with('/')) return InvalidArgument("\"{}\" is a path, not a name", name);
+  EDGE_ASSIGN_OR_RETURN(const bool exists, DatabaseExists(name));
+  if (!exists && create == Vfs::Create::kNo) return NotFound("no database \"{}\"", name);
+  if (archive_ != nullptr) EDGE_RETURN_IF_ERROR(RunPlannedRestore(name));
+  auto core = CoreOf(name);
+  EDGE_RETURN_IF_ERROR(core->OpenForVfs());
+  return core;
 }
 
 StatusOr<bool> RelayImpl::DatabaseExists(const std::string& name) {

@@ -8,6 +8,7 @@
 #include <new>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "edge/base/errors.h"
 
@@ -22,6 +23,8 @@ struct Session {
   uint32_t next_frame = 0;           // first that is not part of a published commit
   uint32_t commit_frame = kNoFrame;  // end of the transaction being written
   uint32_t commit_pages = 0;
+  bool is_by_name = false;                               // not announced
+  std::vector<std::unique_ptr<std::byte[]>> index = {};  // of the log, if SQLite asks for it
 };
 
 struct OurFile {
@@ -89,7 +92,9 @@ const char* WhyRefused(std::string_view pragma, const char* argument) {
 // --- The main file ---
 
 int MainClose(sqlite3_file* file) {
-  delete std::exchange(reinterpret_cast<OurFile*>(file)->session, nullptr);
+  const std::unique_ptr<Session> session(
+      std::exchange(reinterpret_cast<OurFile*>(file)->session, nullptr));
+  if (session->is_by_name) session->database->OnVfsClose();
   return SQLITE_OK;
 }
 int MainRead(sqlite3_file* file, void* out, int count, sqlite3_int64 offset) {
@@ -128,6 +133,15 @@ int MainControl(sqlite3_file* file, int operation, void* argument) {
       text[0] = sqlite3_mprintf("%s", why);
       return SQLITE_ERROR;
     }
+    const auto answer = session.database->OnPragma(text[1]);
+    if (!answer.ok()) {
+      text[0] = sqlite3_mprintf("%s", answer.status().ToString().c_str());
+      return SQLITE_ERROR;
+    }
+    if (*answer) {
+      text[0] = sqlite3_mprintf("%s", (*answer)->c_str());
+      return SQLITE_OK;
+    }
   }
   return SQLITE_NOTFOUND;
 }
@@ -150,6 +164,7 @@ int WalWrite(sqlite3_file* file, const void* in, int count, sqlite3_int64 offset
   const ByteView bytes = In(in, count);
   if (at == 0) {  // the log starts again
     session.database->image().ForgetWal();
+    if (session.is_by_name) session.database->OnLogRestart();
     session.next_frame = 0;
     session.commit_frame = kNoFrame;
   } else if (bytes.size() == kFrameHeaderBytes && (at - kWalHeaderBytes) % kFrameBytes == 0) {
@@ -195,11 +210,38 @@ int Characteristics(sqlite3_file*) {
   return SQLITE_IOCAP_POWERSAFE_OVERWRITE | SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN;
 }
 
+// The index of the log for a connection in NORMAL mode. There is no other one to share it with.
+int IndexMap(sqlite3_file* file, int region, int bytes, int extend, void volatile** out) {
+  auto& index = SessionOf(file).index;
+  const auto wanted = static_cast<size_t>(region);
+  *out = nullptr;
+  if (wanted >= index.size() && extend == 0) return SQLITE_OK;
+  while (wanted >= index.size()) {
+    auto memory = new (std::nothrow) std::byte[static_cast<size_t>(bytes)]();
+    if (memory == nullptr) return SQLITE_NOMEM;
+    index.emplace_back(memory);
+  }
+  *out = index[wanted].get();
+  return SQLITE_OK;
+}
+int IndexLock(sqlite3_file*, int, int, int) {
+  return SQLITE_OK;
+}
+void IndexBarrier(sqlite3_file*) {}
+int IndexUnmap(sqlite3_file* file, int) {
+  SessionOf(file).index.clear();
+  return SQLITE_OK;
+}
+
 // Version 1: neither shared memory nor mapped pages. EXCLUSIVE mode needs no shared memory.
 const sqlite3_io_methods kMainMethods = {
     1,       MainClose, MainRead,    MainWrite,   MainTruncate, NoSync,          MainSize,
     NoLock,  NoLock,    NotReserved, MainControl, SectorBytes,  Characteristics, nullptr,
     nullptr, nullptr,   nullptr,     nullptr,     nullptr};
+const sqlite3_io_methods kByNameMethods = {
+    2,         MainClose,    MainRead,    MainWrite,   MainTruncate, NoSync,          MainSize,
+    NoLock,    NoLock,       NotReserved, MainControl, SectorBytes,  Characteristics, IndexMap,
+    IndexLock, IndexBarrier, IndexUnmap,  nullptr,     nullptr};
 const sqlite3_io_methods kWalMethods = {
     1,       WalClose, WalRead,     WalWrite,   WalTruncate, NoSync,          WalSize,
     NoLock,  NoLock,   NotReserved, WalControl, SectorBytes, Characteristics, nullptr,
@@ -218,18 +260,33 @@ struct VfsCalls {
     if (name == nullptr) return Real()->xOpen(Real(), name, file, flags, flags_out);  // temporary
     if (flags_out != nullptr) *flags_out = flags;
     if ((flags & SQLITE_OPEN_MAIN_DB) != 0) {
-      Vfs& self = Self(vfs);
-      MutexLock lock(&self.mu_);
-      const auto it = self.announced_.find(name);
-      if (it == self.announced_.end()) return SQLITE_CANTOPEN;
-      ours->session = new (std::nothrow) Session{it->second, 0, kNoFrame, 0};
-      if (ours->session == nullptr) return SQLITE_NOMEM;
-      file->pMethods = &kMainMethods;
+      std::unique_ptr<Session> session(new (std::nothrow) Session());
+      if (session == nullptr) return SQLITE_NOMEM;
+      std::shared_ptr<VfsDatabase> database = Self(vfs).Announced(name);
+      const bool is_by_name = database == nullptr;
+      if (is_by_name) {
+        if (!Self(vfs).opener_) return SQLITE_CANTOPEN;
+        const bool creates = (flags & SQLITE_OPEN_CREATE) != 0;
+        auto opened = Self(vfs).opener_(name, creates ? Vfs::Create::kYes : Vfs::Create::kNo);
+        if (!opened.ok()) {
+          sqlite3_log(SQLITE_CANTOPEN, "%s", opened.status().ToString().c_str());
+          return opened.status().code() == StatusCode::kFailedPrecondition ? SQLITE_BUSY
+                                                                           : SQLITE_CANTOPEN;
+        }
+        database = std::move(*opened);
+      }
+      session->database = std::move(database);
+      session->is_by_name = is_by_name;
+      ours->session = session.release();
+      file->pMethods = is_by_name ? &kByNameMethods : &kMainMethods;
       return SQLITE_OK;
     }
     if ((flags & SQLITE_OPEN_WAL) != 0) {
       sqlite3_file* main = sqlite3_database_file_object(name);
-      if (main == nullptr || main->pMethods != &kMainMethods) return SQLITE_CANTOPEN;
+      if (main == nullptr ||
+          (main->pMethods != &kMainMethods && main->pMethods != &kByNameMethods)) {
+        return SQLITE_CANTOPEN;
+      }
       ours->session = reinterpret_cast<OurFile*>(main)->session;
       file->pMethods = &kWalMethods;
       return SQLITE_OK;
@@ -288,6 +345,11 @@ Vfs::~Vfs() {
 void Vfs::Announce(const std::string& name, std::shared_ptr<VfsDatabase> database) {
   MutexLock lock(&mu_);
   announced_[name] = std::move(database);
+}
+std::shared_ptr<VfsDatabase> Vfs::Announced(const std::string& name) {
+  MutexLock lock(&mu_);
+  const auto it = announced_.find(name);
+  return it == announced_.end() ? nullptr : it->second;
 }
 void Vfs::Withdraw(const std::string& name) {
   MutexLock lock(&mu_);

@@ -1,10 +1,13 @@
-// Decoders of journal entries, records, packs and bookmarks on any bytes: no crash, no read
+// Decoders of journal entries, records, packs, page indexes, catalogs, marks and bookmarks on
+// any bytes: no crash, no read
 // past the end, no large allocation; what is accepted can be replayed.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <map>
 
+#include "srs/catalog.h"
+#include "srs/garbage.h"
 #include "srs/journal.h"
 #include "srs/pack.h"
 #include "srs/record.h"
@@ -44,7 +47,7 @@ void Replay(const RecordView& record) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const ByteView in(reinterpret_cast<const std::byte*>(data + 1), size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 9) {
     case 0: {
       EntryVisitor visit = [](const JournalEntry&) { return OkStatus(); };
       VisitEntries(in, visit).IgnoreError();
@@ -89,6 +92,41 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       VisitPages(section, raw.ok() ? ByteView(*raw) : in, [](uint32_t, const std::byte*) {
         return OkStatus();
       }).IgnoreError();
+      break;
+    }
+    case 5: {
+      Section section;
+      section.kind = SectionKind::kPages;
+      section.name = "t";
+      section.bytes = in.size();
+      section.state.pages = 100;
+      section.part_count = 1;
+      section.raw_bytes = in.empty() ? 0 : std::to_integer<uint64_t>(in[0]) * 1000;
+      const uint64_t index_bytes = GroupIndexBytes(section);
+      if (in.size() < index_bytes) break;
+      const auto groups = DecodeGroupIndex(section, in.last(index_bytes));
+      if (groups.ok()) {
+        for (const GroupPlace& group : *groups) {
+          DecompressGroup(section, group, in.subspan(group.offset, group.bytes)).IgnoreError();
+        }
+      }
+      const GroupPlace whole{0, static_cast<uint32_t>(in.size()), 4100, Crc32c(in)};
+      DecompressGroup(section, whole, in).IgnoreError();
+      break;
+    }
+    case 6: {
+      DecodeCatalog(in).IgnoreError();
+      ByteReader reader(in);
+      DecodeSection(&reader).IgnoreError();
+      break;
+    }
+    case 7: {
+      DecodeMarks(in).IgnoreError();
+      if (in.size() < 28) break;
+      Bytes marks(in.begin(), in.end());  // with the right checksum, as above
+      StoreLittle(marks.data() + 12, uint32_t{0});
+      StoreLittle(marks.data() + 12, Crc32c(marks));
+      DecodeMarks(marks).IgnoreError();
       break;
     }
     default:

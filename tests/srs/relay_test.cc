@@ -63,6 +63,7 @@ TEST_CASE("what would break the capture is refused by name", "[srs]") {
   refused("PRAGMA wal_autocheckpoint=100", "checkpoints are made by");
   refused("ATTACH '/tmp/other.db' AS o", "unable to open");
   refused("VACUUM INTO '/tmp/other.db'", "unable to open");
+  refused("VACUUM INTO 'other'", "output file already exists");
   CHECK(Ask(raw, "PRAGMA journal_mode") == "wal");
   CHECK(Ask(raw, "PRAGMA page_size") == "4096");
   MustRun(raw, "VACUUM");

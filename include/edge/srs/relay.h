@@ -144,6 +144,12 @@ class Relay {
   // otherwise. FailedPrecondition if it is open already. If the local file is missing or
   // stale, it is rebuilt from journal and store first.
   virtual StatusOr<std::unique_ptr<Database>> OpenDatabase(const std::string& name) = 0;
+  // The SQLite VFS on which any program opens a database by its name, without these classes:
+  // sqlite3_open_v2("orders", &db, flags, vfs_name()), one connection per database. Commits
+  // are captured all the same. "PRAGMA srs_wait" blocks until the newest commit is durable,
+  // "PRAGMA srs_bookmark" answers with its bookmark. To be closed before the relay. (Two
+  // things are faster in a Database: it needs no locks, and checkpoints when it suits.)
+  virtual const std::string& vfs_name() const = 0;
   virtual StatusOr<bool> DatabaseExists(const std::string& name) = 0;
   virtual StatusOr<std::vector<std::string>> ListDatabases() = 0;
   // Removes the database from this host and, at the next batch, marks it deleted in the store.
