@@ -17,6 +17,7 @@
 #include "bench/inference/bench_models.h"
 #include "bench/inference/llama_peer.h"
 #include "edge/inference/engine.h"
+#include "edge/inference/grammar.h"
 
 namespace {
 
@@ -353,6 +354,65 @@ void OpenRow(Context& c) {
       });
 }
 
+// The mean time of a token's mask over a whole reply, with a grammar that nobody has used yet.
+void MaskRow(Context& c) {
+  if (!c.suite.Wants("inference/mask")) return;
+  const auto file = Must(edge::inference::GgufFile::Open(c.smol()));
+  const auto tokenizer = Must(edge::inference::Tokenizer::FromGguf(*file));
+  const auto trie = edge::inference::TokenTrie::Create(*tokenizer);
+  const std::string schema = R"({"type": "object", "properties": {
+      "name": {"type": "string"}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
+      "email": {"type": "string"}, "address": {"type": "object", "properties": {
+        "street": {"type": "string"}, "zip": {"type": "string", "minLength": 5, "maxLength": 5}},
+        "required": ["street", "zip"]},
+      "tags": {"type": "array", "items": {"type": "string"}}, "active": {"type": "boolean"}},
+      "required": ["name", "age", "email", "address", "tags", "active"]})";
+  const std::string text = R"({"name": "Ada Lovelace", "age": 36, "email": "ada@example.org", )"
+                           R"("address": {"street": "12 St James's Square", "zip": "SW1Y4"}, )"
+                           R"("tags": ["mathematics", "engines", "poetry"], "active": true})";
+  const std::vector<TokenId> ids = tokenizer->Encode(text);
+  c.suite.Row(
+      {.name = "inference/mask",
+       .peer_name = "the bar of 50 us",
+       .unit = "us",
+       .better = Better::kLower},
+      [&] {
+        const auto grammar = Must(edge::inference::Grammar::FromJsonSchema(schema, trie));
+        edge::inference::GrammarState state(grammar);
+        double seconds = 0;
+        for (const TokenId id : ids) {
+          seconds += SecondsOf([&] { edge::bench::KeepAlive(state.Mask().size()); });
+          if (!state.Accept(id)) std::abort();
+        }
+        return Sample{seconds * 1e6 / static_cast<double>(ids.size()), 0};
+      },
+      [] {
+        return Sample{50, 0};
+      });
+}
+
+// A model of random weights has no text on which two roundings agree: speed only.
+void RandomRow(Context& c, const std::string& format) {
+  const std::string name = "inference/decode_" + format;
+  if (!c.suite.Wants(name)) return;
+  const std::string path = c.models + "/random-1.1B." + format + ".gguf";
+  const std::string command =
+      "node " EDGE_SOURCE_DIR "/bench/inference/make_random_gguf.mjs '" + path + "' " + format;
+  if (!std::ifstream(path).good() && std::system(command.c_str()) != 0) return;
+  LlamaPeer peer(c.modules, path, {.threads = 1});
+  const auto engine = Must(Engine::Open(path, {}));
+  const std::vector<TokenId> prompt = {1, 300, 4000, 555, 20000, 31, 2999, 8};
+  auto speed = [](Sample sample) { return Sample{sample.figure, 0}; };
+  c.suite.Row(
+      {.name = name,
+       .peer_name = peer.name(),
+       .unit = "tokens/s",
+       .better = Better::kHigher,
+       .repetitions = 5},
+      [&] { return speed(Decode(*engine, prompt, 24)); },
+      [&] { return speed(peer.Ask("decode 24", prompt)); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -375,6 +435,7 @@ int main(int argc, char** argv) {
     SpeculationRows(c);
   }
   OpenRow(c);
+  MaskRow(c);
   if (!c.peers()) {
     std::fprintf(stderr, "rows beside llama.cpp left out: no node-llama-cpp in %s\n",
                  c.modules.c_str());
@@ -384,6 +445,7 @@ int main(int argc, char** argv) {
   SingleRows(c, "q4_0", q4, 1);
   SingleRows(c, "q4_1", c.smol(), 1);
   SingleRows(c, "q4_1", c.smol(), 2);
+  RandomRow(c, "q4_k");
   BatchRows(c, q8);
   DepthRow(c, q8);
   ContendedRow(c, q8);
