@@ -59,6 +59,7 @@ struct App::Rep {
   ~Rep();
   Status Build();
   StatusOr<std::string> Listen();
+  void ExportKv();
 
   const AppConfig config;
   MetricsRegistry metrics;
@@ -118,6 +119,30 @@ Status App::Rep::Build() {
   return OkStatus();
 }
 
+// A namespace counts for itself; here its numbers join the others.
+void App::Rep::ExportKv() {
+  for (const auto& [binding, store] : kv) {
+    const kv::Stats stats = store.stats();
+    const auto set = [&](std::string_view name, std::string_view tier, uint64_t value) {
+      metrics.gauge(name, {{"binding", binding}, {"tier", tier}}).Set(static_cast<int64_t>(value));
+    };
+    const std::pair<std::string_view, const kv::TierStats&> tiers[] = {
+        {"hot", stats.hot}, {"disk", stats.disk}, {"origin", stats.origin}};
+    for (const auto& [tier, counts] : tiers) {
+      set("edge_kv_hits", tier, counts.hits);
+      set("edge_kv_misses", tier, counts.misses);
+      set("edge_kv_stale", tier, counts.stale);
+      set("edge_kv_read_bytes", tier, counts.bytes);
+      set("edge_kv_latency_p50_ns", tier, counts.latency_ns_p50);
+      set("edge_kv_latency_p90_ns", tier, counts.latency_ns_p90);
+      set("edge_kv_latency_p99_ns", tier, counts.latency_ns_p99);
+      set("edge_kv_latency_p999_ns", tier, counts.latency_ns_p999);
+    }
+    set("edge_kv_held_bytes", "hot", stats.bytes);
+    set("edge_kv_held_bytes", "disk", stats.disk_bytes);
+  }
+}
+
 StatusOr<std::string> App::Rep::Listen() {
   if (config.listen.http.empty()) {
     return FailedPrecondition("listen.http: the configuration names no address");
@@ -137,6 +162,7 @@ StatusOr<std::string> App::Rep::Listen() {
     if (!metrics_taken) {
       EDGE_RETURN_IF_ERROR(made->Handle("/metrics", [this](const rpc::HttpRequest&,
                                                            rpc::HttpReply reply) {
+        ExportKv();
         reply.Send({.content_type = "text/plain; version=0.0.4", .body = metrics.PrometheusText()});
       }));
     }
