@@ -453,6 +453,9 @@ class Writer {
       case Value::Kind::kStub:
         return references_.Name(value.As<StubRef>()->hook, false, out_);
       case Value::Kind::kPromise:
+        // One that is kept goes as what it became: one entry and two messages fewer.
+        if (const Value* kept = KeptValue(value.As<PromiseRef>()->hook))
+          return Write(*kept, depth + 1);
         return references_.Name(value.As<PromiseRef>()->hook, true, out_);
       case Value::Kind::kReadable:
         return references_.NameReadable(value.As<ReadableRef>()->hook, out_);

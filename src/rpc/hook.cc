@@ -337,7 +337,7 @@ class PromiseHook : public Hook {
     target_ = std::move(target);
     if (!waiting_.empty()) Schedule(Self());
   }
-  const Hook* target() const { return target_.get(); }
+  const HookPtr& target() const { return target_; }
 
  protected:
   HookPtr DoCall(PathView path, Array args) override {
@@ -491,12 +491,19 @@ bool HoldsPromises(std::span<const Value> args) {
 bool IsSettled(const HookPtr& hook) {
   const Hook* at = hook.get();
   while (at != nullptr && at->kind_tag() == &kPromiseTag)
-    at = static_cast<const PromiseHook*>(at)->target();
+    at = static_cast<const PromiseHook*>(at)->target().get();
   return at != nullptr;
 }
 
+const Value* KeptValue(const HookPtr& hook) {
+  const HookPtr* at = &hook;
+  while (*at && (*at)->kind_tag() == &kPromiseTag)
+    at = &static_cast<const PromiseHook*>(at->get())->target();
+  return *at ? KeptPromise::ValueOf(*at) : nullptr;
+}
+
 size_t SettledBytes(const HookPtr& hook) {
-  const Value* kept = KeptPromise::ValueOf(hook);
+  const Value* kept = KeptValue(hook);
   return kept == nullptr ? 0 : ApproximateBytes(*kept);
 }
 

@@ -13,6 +13,8 @@ bool HoldsPromises(std::span<const Value> args);
 
 // Is it a promise already kept or broken, or an object?
 bool IsSettled(const HookPtr& hook);
+// What a promise was kept with, borrowed from it; null for any other hook.
+const Value* KeptValue(const HookPtr& hook);
 // About how much memory a promise already kept holds; 0 for others.
 size_t SettledBytes(const HookPtr& hook);
 

@@ -617,7 +617,12 @@ void Exchange::Upgrade(HookPtr main) {
       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
       "Sec-WebSocket-Accept: " +
       WebSocketAccept(request_.Header("sec-websocket-key")) + "\r\n";
-  if (binary) head.append("Sec-WebSocket-Protocol: ").append(kBinaryProtocol).append("\r\n");
+  if (binary)
+    head.append("Sec-WebSocket-Protocol: ")
+        .append(kBinaryProtocol)
+        .append("\r\n")
+        .append(kBinaryHeader)
+        .append(": 1\r\n");
   socket_->Write(head, "\r\n");
   const auto& options = server_->options();
   auto link = std::make_shared<WebSocketLink>(

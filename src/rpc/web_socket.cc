@@ -61,10 +61,12 @@ void WebSocketSession::Connect(Io& io, std::string url, Options options, Connect
              const HttpMessage& message = answer->message;
              if (message.status != 101) return done(Declined(url, message));
              const std::string_view protocol = message.Header("sec-websocket-protocol");
-             const bool binary = options.offer_binary && protocol == kBinaryProtocol;
+             const bool selected = options.offer_binary && protocol == kBinaryProtocol;
+             // Some servers select whatever is offered: one that means it says so once more.
+             const bool binary = selected && message.Header(kBinaryHeader) == "1";
              if (!message.is_upgrade ||
                  message.Header("sec-websocket-accept") != WebSocketAccept(key) ||
-                 (!protocol.empty() && !binary))
+                 (!protocol.empty() && !selected))
                return done(Unavailable("{}: the answer is not a WebSocket handshake", url));
              auto link = std::make_shared<WebSocketLink>(
                  io, WebSocketLink::Options{.is_server = false,

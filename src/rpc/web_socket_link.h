@@ -18,6 +18,7 @@ namespace edge::rpc {
 
 // What a client offers and a server selects to speak the binary form.
 inline constexpr std::string_view kBinaryProtocol = "edge-rpc.1";
+inline constexpr std::string_view kBinaryHeader = "edge-rpc";  // "1" in the server's answer
 
 // Owners: whoever made it and, while it says goodbye, the Io. Single-threaded.
 class WebSocketLink final : public Socket::User,

@@ -10,7 +10,9 @@
 #include <string_view>
 
 #include "edge/base/check.h"
+#include "edge/rpc/attenuate.h"
 #include "edge/rpc/session.h"
+#include "edge/rpc/stream.h"
 #include "edge/rpc/stub.h"
 
 namespace {
@@ -27,10 +29,26 @@ class Thing : public Target {
     return function(std::move(value));
   }
   void Keep(AnyStub stub) { kept_ = stub; }
-  using Rpc = Methods<&Thing::Add, &Thing::Echo, &Thing::Make, &Thing::Apply, &Thing::Keep>;
+  std::vector<std::string> List() { return {"a", "b"}; }
+  ReadableStream<int> Produce(int n) {
+    return Generate<int>([n]() mutable { return n-- > 0 ? std::optional<int>(n) : std::nullopt; });
+  }
+  void Hold(ReadableStream<> stream) { held_ = std::move(stream); }
+  Promise<Chunk<Value>> ReadHeld() { return held_.Read(); }
+  Promise<void> WriteTo(WritableStream<> stream, Value value) {
+    return stream.Write(std::move(value));
+  }
+  WritableStream<> Sink() {
+    return MakeSink<Value>([](const Value&) {}, [](const Status&) {});
+  }
+  AnyStub Lend(AnyStub stub) { return Attenuate(stub, {.calls_max = 3}); }
+  using Rpc = Methods<&Thing::Add, &Thing::Echo, &Thing::Make, &Thing::Apply, &Thing::Keep,
+                      &Thing::List, &Thing::Produce, &Thing::Hold, &Thing::ReadHeld,
+                      &Thing::WriteTo, &Thing::Sink, &Thing::Lend>;
 
  private:
   AnyStub kept_;
+  ReadableStream<> held_;
 };
 
 void RoundTrip(std::string_view text) {
@@ -54,7 +72,17 @@ std::string_view NextMessage(std::string_view* input, bool binary) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view input(reinterpret_cast<const char*>(data), size);
-  const SessionLimits limits{.exports_max = 64, .imports_max = 64, .output_bytes_max = 1 << 20};
+  SessionLimits limits;
+  limits.exports_max = 64;
+  limits.imports_max = 64;
+  limits.output_bytes_max = 1 << 20;
+  limits.calls_max = 32;
+  limits.pipeline_max = 16;
+  limits.memory_bytes_max = 1 << 20;
+  limits.stream_bytes_max = 1 << 16;
+  limits.blob_bytes_max = 1 << 16;
+  limits.map_steps_max = 1000;
+  limits.map_bytes_max = 1 << 16;
   auto session = Session::Create(Stub<Thing>(std::make_shared<Thing>()).hook(), limits);
   const bool binary = input.starts_with('B');
   if (binary) {

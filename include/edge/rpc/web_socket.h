@@ -20,6 +20,7 @@ namespace edge::rpc {
 class WebSocketSession {
  public:
   struct Options {
+    Options() {}  // no aggregate: g++ 12 copies those bit by bit when a call is co_awaited
     SessionLimits limits;
     HookPtr main;  // what the server may call; null: nothing
     int64_t connect_timeout_ms = 10000;
