@@ -183,6 +183,7 @@ void Actor::Discard() {
 
 bool Actor::Evict() {
   if (!queue_.empty() || session_ == nullptr || !session_->idle()) return false;
+  if (session_.use_count() > 1) return false;  // a callback of its own calls is yet to come
   // Who has stubs of ours, or has given us some, may count on this very instance.
   if (session_->gave_stubs() || (session_->took_stubs() && clients_ > 0)) return false;
   const auto self = shared_from_this();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "durable/actor.h"
+#include "durable/namespace_metrics.h"
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
 
@@ -221,7 +222,12 @@ StatusOr<std::shared_ptr<internal::NamespaceCore>> Host::Add(std::string name,
   if (info.alarm != nullptr) {
     EDGE_ASSIGN_OR_RETURN(alarms, core_->Alarms());
   }
-  auto added = std::make_shared<internal::NamespaceCore>(core_, std::move(name), info, key, alarms);
+  std::shared_ptr<const internal::NamespaceMetrics> metrics;
+  if (MetricsRegistry* const registry = core_->options().metrics) {
+    metrics = std::make_shared<const internal::NamespaceMetrics>(*registry, name);
+  }
+  auto added = std::make_shared<internal::NamespaceCore>(core_, std::move(name), info, key, alarms,
+                                                         std::move(metrics));
   EDGE_RETURN_IF_ERROR(core_->Add(added));
   if (alarms != nullptr) alarms->Retry(added->name() + "/");
   return added;

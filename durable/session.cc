@@ -6,6 +6,7 @@
 
 #include "durable/actor.h"
 #include "durable/alarm_scheduler.h"
+#include "durable/namespace_metrics.h"
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
 
@@ -39,6 +40,14 @@ Session::Session(Actor& actor, std::unique_ptr<srs::Database> database,
     End(status, Gate::kFails);
   });
   engine_->OnTransaction([this] { EnsureTurnEnds(); });
+  if (const NamespaceMetrics* metrics = actor_.name_space().metrics()) {
+    engine_->CountRows();
+    metrics->starts.Add();
+    metrics->running.Add(1);
+  }
+  if (actor.shard().options().on_slow_query) {
+    engine_->WatchSlow(actor.shard().options().slow_query_ms);
+  }
 }
 
 Session::~Session() {
@@ -47,6 +56,11 @@ Session::~Session() {
 
 void Session::Destroy() {
   if (database_ == nullptr) return;
+  if (const NamespaceMetrics* metrics = actor_.name_space().metrics()) {
+    if (!ended_.ok()) metrics->resets.Add();
+    metrics->running.Add(-1);
+  }
+  if (ended_.ok()) ended_ = Unavailable("This instance of the Durable Object has ended.");
   tasks_.reset();
   object_.reset();
   context_.reset();
@@ -91,15 +105,17 @@ void Session::Run(Callback<void()> work, std::shared_ptr<Section> section) {
 }
 
 void Session::Invoke(std::string_view method, rpc::Array args, rpc::Resolver done) {
+  const int64_t started_ns = MetricsNow();
   rpc::Answer answer =
       rpc::InvokeMethod(*actor_.name_space().info().methods, target_, method, std::move(args));
   if (StatusOr<rpc::Value>* outcome = answer.outcome()) {
-    return Reply(std::move(done), std::move(*outcome));
+    return Reply(std::move(done), std::move(*outcome), started_ns);
   }
-  Follow(std::move(answer), [this, done = std::move(done)](StatusOr<rpc::Value> outcome) mutable {
-    if (!ended_.ok()) return done.Settle(std::move(outcome));
-    Reply(std::move(done), std::move(outcome));
-  });
+  Follow(std::move(answer),
+         [this, started_ns, done = std::move(done)](StatusOr<rpc::Value> outcome) mutable {
+           if (!ended_.ok()) return done.Settle(std::move(outcome));
+           Reply(std::move(done), std::move(outcome), started_ns);
+         });
 }
 
 void Session::Follow(rpc::Answer answer, Outcome done) {
@@ -137,11 +153,19 @@ bool Session::HoldsStubs(const rpc::Value& value) {
   return value.kind() >= rpc::Value::Kind::kStub;
 }
 
-void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome) {
+void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome, int64_t started_ns) {
   const bool is_error = !outcome.ok();
   gave_stubs_ |= !is_error && HoldsStubs(*outcome);
   turn_failed_ |= is_error;
-  said_.push_back({[done = std::move(done), outcome = std::move(outcome)](Status status) mutable {
+  said_.push_back({[this, done = std::move(done), outcome = std::move(outcome), started_ns,
+                    decided_ns = MetricsNow()](Status status) mutable {
+                     if (const NamespaceMetrics* metrics = actor_.name_space().metrics()) {
+                       const int64_t now_ns = MetricsNow();
+                       metrics->calls.Add();
+                       if (!status.ok() || !outcome.ok()) metrics->failures.Add();
+                       metrics->latency_ns.Record(static_cast<uint64_t>(now_ns - started_ns));
+                       metrics->gate_wait_ns.Record(static_cast<uint64_t>(now_ns - decided_ns));
+                     }
                      if (status.ok()) {
                        done.Settle(std::move(outcome));
                      } else {
@@ -150,6 +174,29 @@ void Session::Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome) {
                    },
                    is_error});
   EnsureTurnEnds();
+}
+
+// 0 if nobody measures.
+int64_t Session::MetricsNow() {
+  if (actor_.name_space().metrics() == nullptr) return 0;
+  return actor_.shard().loop().clock().monotonic_ns();
+}
+
+void Session::TellMetrics() {
+  if (const NamespaceMetrics* metrics = actor_.name_space().metrics()) {
+    const SqlEngine::RowCounts rows = engine_->TakeRowCounts();
+    if (rows.read > 0) metrics->rows_read.Add(rows.read);
+    if (rows.written > 0) metrics->rows_written.Add(rows.written);
+  }
+  const auto& on_slow_query = actor_.shard().options().on_slow_query;
+  if (!on_slow_query) return;
+  for (const SqlEngine::SlowStatement& slow : engine_->TakeSlow()) {
+    on_slow_query({.name_space = actor_.name_space().name(),
+                   .object_id = actor_.id().ToString(),
+                   .query = slow.text,
+                   .duration_ms = slow.duration_ms,
+                   .plan = engine_->Plan(slow.text)});
+  }
 }
 
 void Session::BeforeSend(Callback<void(Status)> send) {
@@ -231,6 +278,7 @@ void Session::FinishTurn() {
   const bool failed = std::exchange(turn_failed_, false);
   std::vector<Said> said = std::exchange(said_, {});
   finishing_ = true;
+  TellMetrics();
   Status status = EndTransaction(failed || !abort_.ok() || !ended_.ok());
   if (!ended_.ok()) {
     status = ended_;

@@ -152,7 +152,10 @@ class Session : public rpc::CallContext, public std::enable_shared_from_this<Ses
   Status ClearAlarmIfUnchanged();
   Status TellAlarmBefore();
   void TellAlarmAfter();
-  void Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome);
+  // `started_ns`: when the method began, if that is measured.
+  void Reply(rpc::Resolver done, StatusOr<rpc::Value> outcome, int64_t started_ns);
+  int64_t MetricsNow();
+  void TellMetrics();
   rpc::Promise<void> Enter(std::shared_ptr<Section> section);
   void StartSection(const std::shared_ptr<Section>& section);
   Task<void> RunSection(std::shared_ptr<Section> section);

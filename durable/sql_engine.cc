@@ -305,6 +305,39 @@ SqlEngine::~SqlEngine() {
   Rollback();
   RemoveFunctions();  // what they capture may end with the object
   sqlite3_set_authorizer(db_, nullptr, nullptr);
+  sqlite3_trace_v2(db_, 0, nullptr, nullptr);
+}
+
+extern "C" int EdgeDurableProfile(unsigned /*event*/, void* engine, void* raw,
+                                  void* duration_ns) noexcept {
+  static_cast<SqlEngine*>(engine)->OnProfile(static_cast<sqlite3_stmt*>(raw),
+                                             *static_cast<sqlite3_int64*>(duration_ns));
+  return 0;
+}
+
+void SqlEngine::WatchSlow(int64_t duration_ms) {
+  slow_ns_ = duration_ms * 1'000'000;
+  sqlite3_trace_v2(db_, SQLITE_TRACE_PROFILE, EdgeDurableProfile, this);
+}
+
+void SqlEngine::OnProfile(sqlite3_stmt* raw, int64_t duration_ns) {
+  constexpr size_t kSlowMax = 16;
+  if (duration_ns < slow_ns_ || trusted_ || slow_.size() >= kSlowMax) return;
+  const char* text = sqlite3_sql(raw);
+  if (text != nullptr) slow_.push_back({text, duration_ns / 1'000'000});
+}
+
+std::vector<std::string> SqlEngine::Plan(const std::string& text) {
+  std::vector<std::string> plan;
+  const FlagScope scope(&trusted_, true);
+  sqlite3_stmt* raw = nullptr;
+  const std::string query = "EXPLAIN QUERY PLAN " + text;
+  if (sqlite3_prepare_v2(db_, query.c_str(), -1, &raw, nullptr) != SQLITE_OK) return plan;
+  while (sqlite3_step(raw) == SQLITE_ROW) {
+    plan.emplace_back(reinterpret_cast<const char*>(sqlite3_column_text(raw, 3)));
+  }
+  sqlite3_finalize(raw);
+  return plan;
 }
 
 Status SqlEngine::Ready() const {
@@ -530,8 +563,12 @@ void SqlEngine::Remember(Cache& cache, std::unique_ptr<Statement> statement) {
 }
 
 void SqlEngine::Release(Statement* statement) noexcept {
-  statement->Finish();
   SqlEngine* const engine = statement->engine_;
+  if (engine != nullptr && engine->counts_rows_ && !statement->trusted_) {
+    engine->row_counts_.read += statement->rows_read();
+    engine->row_counts_.written += statement->rows_written_;
+  }
+  statement->Finish();
   if (engine != nullptr && statement->cached_) [[likely]] {
     if (statement->big_bindings_) {
       sqlite3_clear_bindings(statement->raw_);

@@ -134,6 +134,23 @@ class SqlEngine {
   // cursors are cancelled.
   Status DeleteEverything();
 
+  // What all statements of the object have read and written since the last call.
+  struct RowCounts {
+    uint64_t read = 0, written = 0;
+  };
+  void CountRows() { counts_rows_ = true; }
+  RowCounts TakeRowCounts() { return std::exchange(row_counts_, {}); }
+
+  // From now on remembers the object's statements that took so long, 16 at most at a time.
+  struct SlowStatement {
+    std::string text;
+    int64_t duration_ms = 0;
+  };
+  void WatchSlow(int64_t duration_ms);
+  std::vector<SlowStatement> TakeSlow() { return std::exchange(slow_, {}); }
+  std::vector<std::string> Plan(const std::string& text);
+  void OnProfile(sqlite3_stmt* raw, int64_t duration_ns);  // for the C callback
+
   // Storage failed: every later call fails with this. OK if not.
   const Status& broken() const { return broken_; }
   void Break(Status status);
@@ -209,6 +226,10 @@ class SqlEngine {
   bool wrote_confirmed_ = false;
   int savepoints_ = 0;
   Callback<void()> on_transaction_;
+  bool counts_rows_ = false;
+  RowCounts row_counts_;
+  int64_t slow_ns_ = 0;
+  std::vector<SlowStatement> slow_;
   Status broken_;
   Status turn_failed_;              // SQLite rolled the turn back: the rest of it fails
   std::list<Statement*> one_offs_;  // leased, not in a cache

@@ -1,2 +1,7 @@
 edge_example(durable_counter DEPS edge::durable)
+edge_example(durable_document DEPS edge::durable)
 edge_example(durable_flight_seating DEPS edge::durable)
+edge_example(durable_job_queue DEPS edge::durable)
+edge_example(durable_leaderboard DEPS edge::durable)
+edge_example(durable_rate_limiter DEPS edge::durable)
+edge_example(durable_shopping_cart DEPS edge::durable)

@@ -98,6 +98,17 @@ class FakeRelay : public srs::Relay {
     return Unimplemented("fake");
   }
   Status Flush() override { return OkStatus(); }
+  const std::string& vfs_name() const override { return vfs_name_; }
+  StatusOr<std::unique_ptr<srs::ReadOnlyDatabase>> OpenReadOnly(
+      const std::string&, const srs::RestoreTarget&) override {
+    return Unimplemented("fake");
+  }
+  Status Fork(const std::string&, const srs::RestoreTarget&, const std::string&) override {
+    return Unimplemented("fake");
+  }
+  StatusOr<std::string> RestoreAtNextOpen(const std::string&, const std::string&) override {
+    return Unimplemented("fake");
+  }
   uint64_t epoch() const override { return 1; }
   Status health() const override { return OkStatus(); }
   void OnReadable(srs::ReadMode, Callback<void(Status)> done) override { done(OkStatus()); }
@@ -236,6 +247,7 @@ class FakeRelay : public srs::Relay {
     for (Waiter& waiter : waiting) waiter.done(status);
   }
 
+  const std::string vfs_name_ = "fake";
   Mutex mu_;
   CondVar changed_;
   bool holding_ ABSL_GUARDED_BY(mu_) = false;

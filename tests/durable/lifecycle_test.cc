@@ -142,3 +142,29 @@ TEST_CASE("beyond objects_max the object not used for longest makes room",
   REQUIRE(world.Add("c") == 4);
   Sleeper::gate = nullptr;
 }
+
+TEST_CASE("a namespace counts its calls, rows, starts and resets", "[durable][metrics][sim]") {
+  MetricsRegistry metrics;
+  HostOptions options;
+  options.metrics = &metrics;
+  World world(std::move(options));
+  for (int i = 0; i < 3; ++i) world.Add("a");
+  REQUIRE(
+      !world.MustAsk([&] { return world.sleepers->Get("a").Call<&Sleeper::SetAlarm>(0); }).ok());
+  const auto count = [&](std::string_view name) {
+    return metrics.counter(name, {{"namespace", "S"}}).value();
+  };
+  REQUIRE(count("edge_durable_calls_total") == 4);
+  REQUIRE(count("edge_durable_call_failures_total") == 1);
+  REQUIRE(count("edge_durable_rows_written_total") == 3);
+  REQUIRE(count("edge_durable_starts_total") == 1);
+  REQUIRE(metrics.gauge("edge_durable_running_objects", {{"namespace", "S"}}).value() == 1);
+  auto& wait = metrics.histogram("edge_durable_gate_wait_ns", {{"namespace", "S"}});
+  REQUIRE(wait.count() == 4);
+  REQUIRE(wait.sum() > 0);  // three answers waited for the journal
+  REQUIRE(metrics.histogram("edge_durable_call_latency_ns", {{"namespace", "S"}}).sum() >=
+          wait.sum());
+  world.RunForMs(20'000);
+  REQUIRE(metrics.gauge("edge_durable_running_objects", {{"namespace", "S"}}).value() == 0);
+  REQUIRE(count("edge_durable_resets_total") == 0);
+}

@@ -611,3 +611,17 @@ TEST_CASE("a table that changes under a cached statement is read as it is", "[du
   f.sql.Exec("ALTER TABLE t ADD COLUMN y DEFAULT 2");
   REQUIRE(f.sql.Exec("SELECT * FROM t").One().size() == 2);
 }
+
+TEST_CASE("slow statements are remembered, with a plan", "[durable][sql]") {
+  Fixture f;
+  f.sql.Exec("CREATE TABLE t (x INTEGER)");
+  f.engine->WatchSlow(0);  // everything is slow
+  f.sql.Exec("SELECT * FROM t WHERE x = ?", 1).ToArray();
+  const auto slow = f.engine->TakeSlow();
+  REQUIRE(slow.size() == 1);
+  REQUIRE(slow[0].text == "SELECT * FROM t WHERE x = ?");
+  REQUIRE(f.engine->Plan(slow[0].text) == std::vector<std::string>{"SCAN t"});
+  f.engine->WatchSlow(1'000'000);
+  f.sql.Exec("SELECT * FROM t").ToArray();
+  REQUIRE(f.engine->TakeSlow().empty());
+}

@@ -10,13 +10,16 @@
 // object starts with its first call.
 #pragma once
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "edge/base/executor.h"
+#include "edge/base/metrics.h"
 #include "edge/base/random.h"
 #include "edge/base/status.h"
 #include "edge/durable/id.h"
@@ -70,22 +73,26 @@ constexpr ClassInfo ClassInfoOf() {
 }
 class AlarmScheduler;
 class HostCore;
+struct NamespaceMetrics;
 
 // What a Namespace<T> does that does not depend on T. Thread-safe.
 class NamespaceCore : public std::enable_shared_from_this<NamespaceCore> {
  public:
   NamespaceCore(std::shared_ptr<HostCore> host, std::string name, ClassInfo info, IdKey key,
-                std::shared_ptr<AlarmScheduler> alarms)
+                std::shared_ptr<AlarmScheduler> alarms,
+                std::shared_ptr<const NamespaceMetrics> metrics)
       : host_(std::move(host)),
         name_(std::move(name)),
         info_(info),
         key_(key),
-        alarms_(std::move(alarms)) {}
+        alarms_(std::move(alarms)),
+        metrics_(std::move(metrics)) {}
   rpc::HookPtr HookFor(const ObjectId& id);
   const std::string& name() const { return name_; }
   const ClassInfo& info() const { return info_; }
   const IdKey& key() const { return key_; }
   Random& random() const;
+  const NamespaceMetrics* metrics() const { return metrics_.get(); }  // may be null
   AlarmScheduler* alarms() const { return alarms_.get(); }  // null: the class has no Alarm()
 
  private:
@@ -94,6 +101,7 @@ class NamespaceCore : public std::enable_shared_from_this<NamespaceCore> {
   const ClassInfo info_;
   const IdKey key_;
   const std::shared_ptr<AlarmScheduler> alarms_;  // owners: HostCore, namespaces
+  const std::shared_ptr<const NamespaceMetrics> metrics_;
 };
 
 }  // namespace internal
@@ -126,6 +134,15 @@ class Namespace {
   std::shared_ptr<internal::NamespaceCore> core_;  // owners: the handles and the Host
 };
 
+// A statement that took long.
+struct SlowQuery {
+  std::string name_space;
+  std::string object_id;
+  std::string query;  // its text, without the values of parameters
+  int64_t duration_ms = 0;
+  std::vector<std::string> plan;  // a line of SQLite's EXPLAIN QUERY PLAN each
+};
+
 struct HostOptions {
   std::string id_secret;  // the key of object ids; see IdKey
   // Running at once on each loop. Beyond, the one that was not used for longest makes room if
@@ -138,6 +155,13 @@ struct HostOptions {
   int64_t idle_ms_max = 10'000;
   size_t queued_calls_max = 10'000;  // waiting for one object while it runs; ditto
   Random* random = nullptr;          // null: SystemRandom()
+  // Counts calls, their latency, their waiting at the gate, rows, starts and resets of each
+  // namespace, as edge_durable_*{namespace="..."}; null: nothing.
+  MetricsRegistry* metrics = nullptr;
+  // Runs, on the object's loop and at the end of the turn, for statements that took so long from
+  // their first row to their last; whole milliseconds of the relay's clock. Null: none.
+  std::function<void(const SlowQuery&)> on_slow_query = nullptr;
+  int64_t slow_query_ms = 100;
 };
 
 // Thread-safe, but for its destructor.
