@@ -15,6 +15,7 @@
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
 #include "edge/srs/relay.h"
+#include "edge/srs/store_reader.h"
 
 namespace edge::durable::testing {
 
