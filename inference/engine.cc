@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "edge/base/errors.h"
+#include "edge/base/mutex.h"
+#include "edge/inference/grammar.h"
 #include "inference/model.h"
 #include "inference/scheduler.h"
 
@@ -104,6 +106,11 @@ class CpuEngine final : public Engine {
   }
 
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  std::shared_ptr<const TokenTrie> token_trie() override {
+    MutexLock lock(&trie_mu_);
+    if (trie_ == nullptr) trie_ = TokenTrie::Create(*tokenizer_);
+    return trie_;
+  }
   const ChatTemplate& chat_template() const override { return chat_; }
   const ModelInfo& info() const override { return info_; }
   uint64_t kv_bytes_used() const override { return scheduler_->kv_bytes_used(); }
@@ -269,6 +276,8 @@ class CpuEngine final : public Engine {
   ChatTemplate chat_;
   ModelInfo info_;
   uint32_t context_ = 0;
+  Mutex trie_mu_;
+  std::shared_ptr<const TokenTrie> trie_ ABSL_GUARDED_BY(trie_mu_);  // and of grammars over it
   MetricsRegistry own_metrics_;
   MetricsRegistry& metrics_;
   // Below: used by the scheduler's thread only, once there is one.

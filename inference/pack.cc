@@ -5,6 +5,7 @@
 // columns: the low four bits of each quant and what lies above them, a byte per column.
 #include "inference/pack.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "edge/base/check.h"
@@ -140,6 +141,15 @@ struct Target {
   int8_t* sub_scales;
   int8_t* sub_minima;
   uint32_t lane;
+
+  Target AtLane(uint32_t other) const {  // of one that is at lane 0
+    return {weights,
+            scales + other,
+            minima == nullptr ? nullptr : minima + other,
+            sub_scales == nullptr ? nullptr : sub_scales + other,
+            sub_minima == nullptr ? nullptr : sub_minima + other,
+            other};
+  }
 };
 
 uint16_t Half(const std::byte* at) {
@@ -218,6 +228,19 @@ void PackQ6Block(const std::byte* in, uint32_t s, const Target& to) {
   }
 }
 
+// Block `b` of the type's own size.
+void PackBlock(TensorType type, const std::byte* in, uint32_t b, const Target& to) {
+  switch (type) {
+    case TensorType::kQ6_K:
+      return PackQ6Block(in, b, to);
+    case TensorType::kQ4_K:
+    case TensorType::kQ5_K:
+      return PackPairedBlock(type, in, b, to);
+    default:
+      return PackSmallBlock(type, in, b, to);
+  }
+}
+
 int32_t QuantAt(const PackedMatrix& m, const uint8_t* panel, uint32_t lane, uint32_t column) {
   const uint32_t k = column % 32, g = k / 4, byte = lane * 4 + k % 4;
   const uint8_t* block = panel + size_t{column / 32} * PackedBlockBytes(m.type);
@@ -290,31 +313,28 @@ PackedMatrix Pack(const GgufTensor& tensor, const PackedLayout& layout, std::byt
   const TensorLayout file = LayoutOf(tensor.type);
   const uint32_t blocks = m.columns / file.block_elements;
   const uint32_t parts = m.type == PackedType::kU6 ? 2 : 1;
-  for (uint32_t row = 0; row < m.rows; ++row) {
-    const std::byte* in = tensor.bytes.data() + size_t{row} * blocks * file.block_bytes;
+  const size_t row_bytes = size_t{blocks} * file.block_bytes;
+  for (uint32_t panel = 0; panel < m.panels; ++panel) {
+    const uint32_t lanes = std::min(16u, m.rows - panel * 16);
+    const std::byte* in = tensor.bytes.data() + size_t{panel} * 16 * row_bytes;
     Target to = all;
-    const size_t panel = row / 16;
-    to.lane = row % 16;
     to.weights += panel * m.panel_bytes;
-    if (tensor.type == TensorType::kF32) {
-      PackFloatRow<uint32_t>(in, m.columns, to.lane, to.weights);
-      continue;
-    }
     if (!m.quantized()) {
-      PackFloatRow<uint16_t>(in, m.columns, to.lane, to.weights);
+      for (to.lane = 0; to.lane < lanes; ++to.lane, in += row_bytes) {
+        tensor.type == TensorType::kF32
+            ? PackFloatRow<uint32_t>(in, m.columns, to.lane, to.weights)
+            : PackFloatRow<uint16_t>(in, m.columns, to.lane, to.weights);
+      }
       continue;
     }
-    to.scales += panel * blocks * 16 + to.lane;
-    if (to.minima != nullptr) to.minima += panel * blocks * 16 + to.lane;
-    if (to.sub_scales != nullptr) to.sub_scales += panel * m.blocks() * parts * 16 + to.lane;
-    if (to.sub_minima != nullptr) to.sub_minima += panel * m.blocks() * 16 + to.lane;
+    to.scales += size_t{panel} * blocks * 16;
+    if (to.minima != nullptr) to.minima += size_t{panel} * blocks * 16;
+    if (to.sub_scales != nullptr) to.sub_scales += size_t{panel} * m.blocks() * parts * 16;
+    if (to.sub_minima != nullptr) to.sub_minima += size_t{panel} * m.blocks() * 16;
+    // All rows of a block before the next one: what is written stays in the L1 cache.
     for (uint32_t b = 0; b < blocks; ++b, in += file.block_bytes) {
-      if (file.block_elements == 32) {
-        PackSmallBlock(tensor.type, in, b, to);
-      } else if (tensor.type == TensorType::kQ6_K) {
-        PackQ6Block(in, b, to);
-      } else {
-        PackPairedBlock(tensor.type, in, b, to);
+      for (uint32_t lane = 0; lane < lanes; ++lane) {
+        PackBlock(tensor.type, in + lane * row_bytes, b, to.AtLane(lane));
       }
     }
   }

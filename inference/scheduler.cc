@@ -1,6 +1,7 @@
 #include "inference/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "edge/base/check.h"
 #include "edge/base/errors.h"
@@ -41,6 +42,7 @@ struct Scheduler::Sequence {
   Outlet outlet;
   Drafter drafter;
   uint64_t number = 0;           // order of arrival
+  bool begun = false;            // was looked at for admission
   bool ended = false;            // to be removed from its list
   std::vector<TokenId> sampled;  // in the last pass, the first ones as guessed
   std::vector<TokenId> forced;   // behind them, by the constraint
@@ -162,6 +164,22 @@ bool Scheduler::MakeRoom(Sequence* sequence, uint32_t count) {
   return true;
 }
 
+// What a constraint demands first is computed together with the prompt. False: it was all.
+bool Scheduler::TakeForcedBeginning(Sequence* sequence) {
+  Constraint* constraint = sequence->job->constraint.get();
+  if (constraint == nullptr) return true;
+  std::vector<TokenId> forced;
+  constraint->TakeForced(&forced);
+  sequence->job->forced_tokens += forced.size();
+  for (const TokenId token : forced) {
+    sequence->sampler.AddReply(token);
+    if (!AddToken(sequence, token)) return false;
+  }
+  if (!constraint->complete()) return true;
+  Finish(sequence, StopReason::kEnd);
+  return false;
+}
+
 void Scheduler::Admit() {
   while (!waiting_.empty() && running_.size() < options_.sequences_max) {
     auto next = waiting_.begin();
@@ -170,6 +188,10 @@ void Scheduler::Admit() {
     }
     Sequence& sequence = **next;
     const GenerateOptions& options = *sequence.job->options;
+    if (!std::exchange(sequence.begun, true) && !TakeForcedBeginning(&sequence)) {
+      waiting_.erase(next);
+      continue;
+    }
     if (options.reuse_prefix && !sequence.job->logits_only) {
       const uint32_t known = prefixes_.Match(0, sequence.tokens, &sequence.kv);
       // The last token is computed in any case: its logits are wanted.

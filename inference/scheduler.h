@@ -98,6 +98,7 @@ class Scheduler {
   bool TakeJobs();  // false: the end
   void Expire(Sequences* sequences);
   void Admit();
+  bool TakeForcedBeginning(Sequence* sequence);
   bool Grow(Sequence* sequence, uint32_t count);
   bool MakeRoom(Sequence* sequence, uint32_t count);
   bool Runs(const Sequence* sequence) const;

@@ -9,6 +9,7 @@
 #include "edge/base/mutex.h"
 #include "edge/inference/tools.h"
 #include "inference/answer_filter.h"
+#include "inference/tool_constraint.h"
 
 namespace edge::inference {
 namespace {
@@ -181,11 +182,19 @@ StatusOr<ToolReply> RunWithTools(Engine& engine, std::vector<ChatMessage> messag
       messages.insert(messages.begin(), {"system", prompt});
     }
   }
+  GenerateOptions generate = options.generate;
+  if (const auto trie = engine.token_trie();
+      trie != nullptr && !described.empty() && generate.constraint == nullptr) {
+    // A schema that no grammar can enforce leaves it at the check before the tool runs.
+    if (auto constraint = ConstrainCalls(described, trie, CallFirst::kNo); constraint.ok()) {
+      generate.constraint = *std::move(constraint);
+    }
+  }
   ToolReply out;
   for (;;) {
     AnswerFilter filter(on_piece);
     const auto piece = [&](std::string_view text) { return filter.Add(text); };
-    EDGE_ASSIGN_OR_RETURN(const Reply reply, engine.Chat(messages, piece, options.generate));
+    EDGE_ASSIGN_OR_RETURN(const Reply reply, engine.Chat(messages, piece, generate));
     ++out.rounds;
     out.tokens += reply.tokens;
     out.prompt_tokens += reply.prompt_tokens;

@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "edge/base/errors.h"
+#include "edge/inference/grammar.h"
 #include "edge/inference/tools.h"
 #include "inference/answer_filter.h"
+#include "inference/tool_constraint.h"
 
 namespace edge::inference {
 namespace {
@@ -133,11 +135,42 @@ StatusOr<GenerateOptions> ReadOptions(const json& request, Clock& clock) {
   if (const json* user = fields.Find("user"); user != nullptr && user->is_string()) {
     options.tenant = user->get<std::string>();
   }
-  if (const json* format = fields.Find("response_format"); format != nullptr) {
-    const std::string type = format->is_object() ? format->value("type", "") : "";
-    if (type != "text") return Unimplemented("response_format: {}; known: text", type);
-  }
   return options;
+}
+
+// Any JSON object; the model chooses where a space may stand.
+constexpr std::string_view kJsonGrammar = R"(root ::= object
+value ::= object | array | string | number | "true" | "false" | "null"
+object ::= "{" space (pair ("," space pair)*)? space "}"
+pair ::= string ":" space value
+array ::= "[" space (value ("," space value)*)? space "]"
+string ::= "\"" ([^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4}))* "\""
+number ::= "-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,3})?
+space ::= " "?
+)";
+
+// `body` is the whole request: members of a schema come in its order, which json forgets.
+StatusOr<std::shared_ptr<const ConstraintFactory>> ReadFormat(
+    const json& request, std::string_view body, const std::shared_ptr<const TokenTrie>& tokens) {
+  std::shared_ptr<const ConstraintFactory> none;
+  const json* format = Fields(request).Find("response_format");
+  if (format == nullptr) return none;
+  const std::string type = format->is_object() ? format->value("type", "") : "";
+  if (type == "text") return none;
+  if (tokens == nullptr || (type != "json_object" && type != "json_schema")) {
+    return Unimplemented("response_format: {}; known: text, json_object, json_schema", type);
+  }
+  StatusOr<std::shared_ptr<const Grammar>> grammar = Internal("no grammar");
+  if (type == "json_object") {
+    grammar = Grammar::FromGbnf(kJsonGrammar, tokens);
+  } else {
+    const nlohmann::ordered_json::json_pointer at("/response_format/json_schema/schema");
+    const auto ordered = nlohmann::ordered_json::parse(body, nullptr, false);
+    if (!ordered.contains(at)) return InvalidArgument("response_format: it has no schema");
+    grammar = Grammar::FromJsonSchema(ordered.at(at).dump(), tokens);
+  }
+  EDGE_RETURN_IF_ERROR(grammar.status());
+  return Constrain(*std::move(grammar));
 }
 
 // Text of a message: as such, or as a list of parts.
@@ -207,16 +240,30 @@ StatusOr<std::vector<ChatMessage>> ReadMessages(const json& request) {
   return messages;
 }
 
-StatusOr<std::vector<std::string>> ReadTools(const json& request) {
-  std::vector<std::string> tools;
+struct RequestedTools {
+  std::vector<std::string> tools;  // as JSON
+  CallFirst call_first = CallFirst::kNo;
+};
+
+StatusOr<RequestedTools> ReadTools(const json& request) {
+  RequestedTools out;
   const Fields fields(request);
+  std::string only;  // the one that must be called
   if (const json* choice = fields.Find("tool_choice"); choice != nullptr) {
-    if (*choice == "none") return tools;
-    if (*choice != "auto")
-      return Unimplemented("tool_choice: {}; known: auto, none", choice->dump());
+    if (*choice == "none") return out;
+    if (choice->is_object() && choice->value("function", json()).is_object()) {
+      only = (*choice)["function"].value("name", "");
+    } else if (*choice != "auto" && *choice != "required") {
+      return Unimplemented("tool_choice: {}; known: auto, none, required, a function",
+                           choice->dump());
+    }
+    if (*choice != "auto") out.call_first = CallFirst::kYes;
   }
   const json* list = fields.Find("tools");
-  if (list == nullptr) return tools;
+  if (list == nullptr) {
+    if (out.call_first == CallFirst::kYes) return InvalidArgument("tool_choice: without tools");
+    return out;
+  }
   if (!list->is_array()) return InvalidArgument("tools: a list is wanted");
   for (size_t i = 0; i < list->size(); ++i) {
     const json& tool = (*list)[i];
@@ -224,9 +271,12 @@ StatusOr<std::vector<std::string>> ReadTools(const json& request) {
         !tool.value("function", json()).is_object() || !tool["function"].contains("name")) {
       return InvalidArgument("tools[{}]: a function with a name is wanted", i);
     }
-    tools.push_back(Dump(tool["function"]));
+    if (only.empty() || tool["function"]["name"] == only) {
+      out.tools.push_back(Dump(tool["function"]));
+    }
   }
-  return tools;
+  if (!only.empty() && out.tools.empty()) return InvalidArgument("tool_choice: no tool {}", only);
+  return out;
 }
 
 const char* FinishReason(StopReason stop) {
@@ -322,7 +372,16 @@ StatusOr<ApiAnswer> OpenAiApi::Chat(std::string_view body, const OnEvent& on_eve
   EDGE_ASSIGN_OR_RETURN(const json request, ParseBody(body));
   EDGE_ASSIGN_OR_RETURN(GenerateOptions options, ReadOptions(request, clock_));
   EDGE_ASSIGN_OR_RETURN(std::vector<ChatMessage> messages, ReadMessages(request));
-  EDGE_ASSIGN_OR_RETURN(const std::vector<std::string> tools, ReadTools(request));
+  EDGE_ASSIGN_OR_RETURN(const RequestedTools requested, ReadTools(request));
+  const std::vector<std::string>& tools = requested.tools;
+  EDGE_ASSIGN_OR_RETURN(options.constraint, ReadFormat(request, body, engine_.token_trie()));
+  if (!tools.empty() && options.constraint == nullptr) {
+    auto constraint = ConstrainCalls(tools, engine_.token_trie(), requested.call_first);
+    // Where no grammar can enforce a schema the client has to check; but a call that must come
+    // has to be one.
+    if (!constraint.ok() && requested.call_first == CallFirst::kYes) return constraint.status();
+    if (constraint.ok()) options.constraint = *std::move(constraint);
+  }
   const Fields fields(request);
   bool stream = false, logprobs = false, usage_wanted = false;
   EDGE_RETURN_IF_ERROR(fields.Bool("stream", &stream));
@@ -398,6 +457,7 @@ StatusOr<ApiAnswer> OpenAiApi::Chat(std::string_view body, const OnEvent& on_eve
 StatusOr<ApiAnswer> OpenAiApi::Complete(std::string_view body, const OnEvent& on_event) const {
   EDGE_ASSIGN_OR_RETURN(const json request, ParseBody(body));
   EDGE_ASSIGN_OR_RETURN(GenerateOptions options, ReadOptions(request, clock_));
+  EDGE_ASSIGN_OR_RETURN(options.constraint, ReadFormat(request, body, engine_.token_trie()));
   const Fields fields(request);
   if (fields.Find("max_tokens") == nullptr) options.tokens_max = 16;  // as the API says
   bool stream = false, echo = false;

@@ -7,6 +7,8 @@
 #include "edge/base/errors.h"
 #include "edge/base/mutex.h"
 #include "edge/inference/engine.h"
+#include "edge/inference/tools.h"
+#include "inference/tool_constraint.h"
 #include "tests/inference/gguf_builder.h"
 #include "tests/inference/model_files.h"
 
@@ -293,10 +295,38 @@ TEST_CASE("a constraint decides what may come, and what must costs no pass", "[i
     CHECK(plain.stop == StopReason::kEnd);
     REQUIRE(plain.tokens == 24);
     CHECK(plain.forced_tokens == 12);
-    CHECK(plain.token_ids[2] == 7);
-    CHECK(plain.token_ids[3] == 8);
+    CHECK(plain.token_ids[0] == 7);  // before anything was sampled
+    CHECK(plain.token_ids[1] == 8);
+    CHECK(plain.token_ids[4] == 7);
     request.options.speculation = Speculation::kAlways;
     CHECK(engine->Generate(request).value().token_ids == plain.token_ids);
+  }
+}
+
+TEST_CASE("a tool call is written as its schema says, whatever the model would say",
+          "[inference]") {
+  const auto engine = OpenTiny({}, {});
+  const std::string tool =
+      R"({"name": "book", "parameters": {"type": "object", "required": ["seat", "window"],
+          "properties": {"seat": {"enum": ["1A", "1B", "2A"]}, "window": {"type": "boolean"}},
+          "additionalProperties": false}})";
+  Request request{.tokens = {3, 4, 5}};
+  request.options.tokens_max = 120;
+  request.options.ignore_end = true;
+  request.options.constraint =
+      ConstrainCalls({tool}, engine->token_trie(), CallFirst::kYes).value();
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    CAPTURE(seed);
+    request.options.sampling = {.temperature = 2, .seed = seed};
+    const auto reply = engine->Generate(request).value();
+    CHECK(reply.forced_tokens > 20);
+    const ParsedCalls parsed = ParseToolCalls(reply.text);
+    REQUIRE(!parsed.calls.empty());
+    const Tool book("book", "", R"({"type": "object", "required": ["seat", "window"],
+        "properties": {"seat": {"enum": ["1A", "1B", "2A"]}, "window": {"type": "boolean"}}})",
+                    [](const ToolArguments&) { return std::string("booked"); });
+    CHECK(parsed.calls[0].name == "book");
+    CHECK(book.Call(parsed.calls[0].arguments).ok());
   }
 }
 

@@ -95,11 +95,33 @@ await check('tools and their answers are taken', async () => {
   });
   assert.ok(['stop', 'length', 'tool_calls'].includes(answer.choices[0].finish_reason));
 });
+await check('a call that must come comes, with arguments that fit', async () => {
+  // Short, for a small model's context.
+  const parameters = { type: 'object', properties: { row: { enum: ['1', '2'] } }, required: ['row'] };
+  const tools = [{ type: 'function', function: { name: 'b', parameters } }];
+  const answer = await client.chat.completions.create({
+    ...greedy, max_tokens: 250, messages: [{ role: 'user', content: 'Go' }], tools, tool_choice: 'required' });
+  assert.equal(answer.choices[0].finish_reason, 'tool_calls');
+  const call = answer.choices[0].message.tool_calls[0].function;
+  assert.equal(call.name, 'b');
+  assert.ok(['1', '2'].includes(JSON.parse(call.arguments).row));
+});
+await check('a reply follows a JSON schema, in its order', async () => {
+  const schema = { type: 'object', properties: { seat: { type: 'string', maxLength: 3 }, free: { type: 'boolean' } }, required: ['seat', 'free'], additionalProperties: false };
+  const answer = await client.chat.completions.create({
+    ...greedy, max_tokens: 64, messages, response_format: { type: 'json_schema', json_schema: { name: 'seat', schema } } });
+  const value = JSON.parse(answer.choices[0].message.content);
+  assert.deepEqual(Object.keys(value), ['seat', 'free']);
+  assert.equal(typeof value.free, 'boolean');
+  const any = await client.chat.completions.create({ ...greedy, max_tokens: 200, messages, response_format: { type: 'json_object' } });
+  if (any.choices[0].finish_reason === 'stop') assert.equal(typeof JSON.parse(any.choices[0].message.content), 'object');
+});
 await check('what is wrong is said, with its status', async () => {
   const refuses = (body, status, text) => assert.rejects(
     client.chat.completions.create(body), (error) => error.status === status && error.message.includes(text));
   await refuses({ ...greedy, messages: [] }, 400, 'messages');
   await refuses({ ...greedy, messages, temperature: -1 }, 400, 'temperature');
+  await refuses({ ...greedy, messages, response_format: { type: 'xml' } }, 400, 'json_schema');
   await refuses({ ...greedy, messages, n: 3 }, 400, 'one choice');
   await refuses({ ...greedy, messages: [{ role: 'user', content: 'x '.repeat(20000) }] }, 400, 'context');
   await assert.rejects(client.get('/nowhere'), (error) => error.status === 404);

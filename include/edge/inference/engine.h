@@ -157,6 +157,8 @@ struct ModelInfo {
   std::string_view kernels;  // "avx512-vnni", "avx2" or "scalar"
 };
 
+class TokenTrie;  // edge/inference/grammar.h
+
 // Thread-safe. Has a thread of its own, and `threads - 1` more.
 class Engine {
  public:
@@ -178,6 +180,8 @@ class Engine {
   virtual StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens) = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  // For grammars over this model's tokens; made when first asked for. Null where there is none.
+  virtual std::shared_ptr<const TokenTrie> token_trie() { return nullptr; }
   virtual const ChatTemplate& chat_template() const = 0;
   virtual const ModelInfo& info() const = 0;
   virtual uint64_t kv_bytes_used() const = 0;    // by running requests

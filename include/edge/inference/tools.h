@@ -6,10 +6,10 @@
 //            {"seat: such as 1A", "who: the passenger's name"})});
 //
 // The model sees the tools in the system message and calls by writing <tool_call>{"name": ..,
-// "arguments": {..}}</tool_call>; the answers come back in the next message. Calls are checked
-// against the schema before a tool runs; every call gets an answer, in the order of the calls;
-// nothing is asked of the model once it has answered without a call. Keys and values of
-// earlier rounds are kept, so a round computes only what is new.
+// "arguments": {..}}</tool_call>; the answers come back in the next message. A call is decoded
+// under a grammar of its schema and checked against it before the tool runs; every call gets an
+// answer, in the order of the calls; nothing is asked of the model once it has answered without a
+// call. Keys and values of earlier rounds are kept, so a round computes only what is new.
 #pragma once
 #include <concepts>
 #include <cstdint>
