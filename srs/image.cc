@@ -49,13 +49,27 @@ Bytes EncodeFlushHeader(const FlushHeader& header) {
   return bytes;
 }
 
-bool DecodeFlushHeader(MutableByteView in, FlushHeader* header) {
-  if (in.size() != kFlushHeaderBytes || std::memcmp(in.data(), kFlushMagic, 8) != 0) return false;
+// DataLoss; FailedPrecondition for a version of the future, which must not be written over.
+Status DecodeFlushHeader(const std::string& path, MutableByteView in, FlushHeader* header) {
+  if (in.size() != kFlushHeaderBytes) {
+    return DataLoss("{}: cut off at offset {}, its header has {} bytes", path, in.size(),
+                    kFlushHeaderBytes);
+  }
+  if (std::memcmp(in.data(), kFlushMagic, 8) != 0) {
+    return DataLoss("{}: at offset 0 is {}, expected {} (EDGEFLS1)", path, ToHex(in.first(8)),
+                    ToHex(AsBytes({kFlushMagic, 8})));
+  }
   const auto crc = LoadLittle<uint32_t>(in.data() + 12);
   StoreLittle(in.data() + 12, uint32_t{0});
-  if (Crc32c(in) != crc) return false;
+  if (const uint32_t found = Crc32c(in); found != crc) {
+    return DataLoss("{}: damaged header at offset 0: checksum {:08x}, expected {:08x}", path, found,
+                    crc);
+  }
   ByteReader reader(in.subspan(8));
-  if (reader.U32() != kFlushVersion) return false;
+  if (const uint32_t version = reader.U32(); version != kFlushVersion) {
+    return FailedPrecondition("{}: at offset 8 is format version {}; this program knows {}", path,
+                              version, kFlushVersion);
+  }
   reader.U32();
   header->journal_id = reader.U64();
   header->state.epoch = reader.U32();
@@ -70,7 +84,7 @@ bool DecodeFlushHeader(MutableByteView in, FlushHeader* header) {
   header->page_count = reader.U32();
   header->body_crc = reader.U32();
   header->name = AsText(reader.Sized());
-  return !reader.failed();
+  return reader.failed() ? DataLoss("{}: its name is cut off", path) : OkStatus();
 }
 
 std::string FolderOf(const std::string& path) {
@@ -160,7 +174,7 @@ StatusOr<std::unique_ptr<Image>> Image::Load(FileSystem* files, ImagePaths paths
   EDGE_ASSIGN_OR_RETURN(size_t got, flush->ReadAt(0, raw));
   raw.resize(got);
   FlushHeader header;
-  if (!DecodeFlushHeader(raw, &header)) return DataLoss("{}: damaged at offset 0", flush_path);
+  EDGE_RETURN_IF_ERROR(DecodeFlushHeader(flush_path, raw, &header));
   if (header.name != image->name_ || header.journal_id != journal_id) {
     return DataLoss("{}: belongs to database \"{}\" of another journal", flush_path, header.name);
   }
@@ -188,7 +202,10 @@ StatusOr<std::unique_ptr<Image>> Image::Load(FileSystem* files, ImagePaths paths
         EDGE_RETURN_IF_ERROR(cache->WriteAt(OffsetOf(pgno), ByteView(entry).subspan(8)));
       }
     }
-    if (crc != header.body_crc) return DataLoss("{}: its pages are damaged", flush_path);
+    if (crc != header.body_crc) {
+      return DataLoss("{}: its pages from offset {} are damaged: checksum {:08x}, expected {:08x}",
+                      flush_path, kFlushHeaderBytes, crc, header.body_crc);
+    }
   }
   EDGE_RETURN_IF_ERROR(cache->Truncate(uint64_t{header.state.pages} * kPageBytes));
   MutexLock flush_lock(&image->flush_mu_);

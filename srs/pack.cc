@@ -311,12 +311,20 @@ Bytes PackWriter::Finish() {
 }
 
 StatusOr<PackHeader> DecodePackHeader(ByteView object_start) {
-  if (object_start.size() < kPackHeaderBytes) return DataLoss("pack cut off in its header");
+  if (object_start.size() < kPackHeaderBytes) {
+    return DataLoss("pack cut off at offset {}, its header has {} bytes", object_start.size(),
+                    kPackHeaderBytes);
+  }
   Bytes raw(object_start.begin(), object_start.begin() + kPackHeaderBytes);
   const auto crc = LoadLittle<uint32_t>(raw.data() + 12);
   StoreLittle(raw.data() + 12, uint32_t{0});
-  if (std::memcmp(raw.data(), kPackMagic, 8) != 0 || Crc32c(raw) != crc) {
-    return DataLoss("pack damaged in its header");
+  if (std::memcmp(raw.data(), kPackMagic, 8) != 0) {
+    return DataLoss("not a pack: at offset 0 is {}, expected {}", ToHex(ByteView(raw).first(8)),
+                    ToHex(AsBytes({kPackMagic, 8})));
+  }
+  if (const uint32_t found = Crc32c(raw); found != crc) {
+    return DataLoss("pack damaged in its header at offset 0: checksum {:08x}, expected {:08x}",
+                    found, crc);
   }
   ByteReader in(ByteView(raw).subspan(8));
   if (const uint32_t version = in.U32(); version != kPackVersion) {
@@ -344,7 +352,8 @@ StatusOr<PackFooter> DecodePackFooter(ByteView object_end, uint64_t object_bytes
   const auto crc = LoadLittle<uint32_t>(raw.data() + 20);
   StoreLittle(raw.data() + 20, uint32_t{0});
   if (std::memcmp(raw.data() + 24, kPackEndMagic, 8) != 0 || Crc32c(raw) != crc) {
-    return DataLoss("pack damaged in its footer, or cut off");
+    return DataLoss("pack of {} bytes damaged in its footer at offset {}, or cut off", object_bytes,
+                    object_bytes - kPackFooterBytes);
   }
   ByteReader in(raw);
   PackFooter footer{};
@@ -361,7 +370,10 @@ StatusOr<PackFooter> DecodePackFooter(ByteView object_end, uint64_t object_bytes
 }
 
 StatusOr<std::vector<Section>> DecodePackDirectory(ByteView directory, const PackFooter& footer) {
-  if (Crc32c(directory) != footer.directory_crc) return DataLoss("pack damaged in its directory");
+  if (const uint32_t found = Crc32c(directory); found != footer.directory_crc) {
+    return DataLoss("pack damaged in its directory at offset {}: checksum {:08x}, expected {:08x}",
+                    footer.directory_offset, found, footer.directory_crc);
+  }
   ByteReader in(directory);
   const uint32_t count = in.U32();
   std::vector<Section> sections;
@@ -382,8 +394,13 @@ StatusOr<std::vector<Section>> DecodePackDirectory(ByteView directory, const Pac
 }
 
 StatusOr<Bytes> DecompressSection(const Section& section, ByteView compressed) {
-  if (compressed.size() != section.bytes || Crc32c(compressed) != section.crc) {
-    return DataLoss("section of \"{}\" at {} is damaged", section.name, section.offset);
+  if (compressed.size() != section.bytes) {
+    return DataLoss("section of \"{}\" at offset {}: {} bytes, expected {}", section.name,
+                    section.offset, compressed.size(), section.bytes);
+  }
+  if (const uint32_t found = Crc32c(compressed); found != section.crc) {
+    return DataLoss("section of \"{}\" at offset {} is damaged: checksum {:08x}, expected {:08x}",
+                    section.name, section.offset, found, section.crc);
   }
   if (section.bytes == 0 && section.raw_bytes == 0) return Bytes();
   if (section.raw_bytes > kSectionRawBytesMax || RawBytesOf(compressed) != section.raw_bytes) {

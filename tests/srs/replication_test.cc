@@ -171,14 +171,15 @@ class Cluster {
   std::shared_ptr<Status> last_;
 };
 
-#define REQUIRE_OK(expr)          \
-  do {                            \
+#define REQUIRE_OK(expr)           \
+  do {                             \
     const Status status_ = (expr); \
-    INFO(status_.ToString());     \
-    REQUIRE(status_.ok());        \
+    INFO(status_.ToString());      \
+    REQUIRE(status_.ok());         \
   } while (false)
 
-TEST_CASE("a commit is confirmed by three of five followers, and not by two", "[srs][replication]") {
+TEST_CASE("a commit is confirmed by three of five followers, and not by two",
+          "[srs][replication]") {
   Cluster cluster;
   REQUIRE_OK(cluster.Open("h1"));
   CHECK(cluster.host("h1").relay->epoch() == 1);
@@ -340,17 +341,18 @@ TEST_CASE("a link under a shared secret carries data, and another secret is refu
   std::vector<std::unique_ptr<Connection>> open;
   Bytes got;
   a.Run([&] {
-    listener = good->Listen(a.loop(), "a:1",
-                            [&](std::unique_ptr<Connection> accepted) {
-                              accepted->Start(
-                                  {.on_data = [&got](ByteView bytes) {
-                                     got.insert(got.end(), bytes.begin(), bytes.end());
-                                   },
-                                   .on_close = [](const Status&) {},
-                                   .on_drained = nullptr});
-                              open.push_back(std::move(accepted));
-                            })
-                   .value();
+    listener =
+        good->Listen(a.loop(), "a:1",
+                     [&](std::unique_ptr<Connection> accepted) {
+                       accepted->Start({.on_data =
+                                            [&got](ByteView bytes) {
+                                              got.insert(got.end(), bytes.begin(), bytes.end());
+                                            },
+                                        .on_close = [](const Status&) {},
+                                        .on_drained = nullptr});
+                       open.push_back(std::move(accepted));
+                     })
+            .value();
   });
   Status closed;
   const auto connect = [&](Network& network) {

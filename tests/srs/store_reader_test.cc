@@ -446,6 +446,56 @@ TEST_CASE("verifying finds every damaged byte of a store", "[srs]") {
   CHECK(flips > 500);
 }
 
+TEST_CASE("local files with a flipped byte or cut short are never opened as if good", "[srs]") {
+  World world;
+  const auto moments = Work(world, "t", 6, 100);
+  world.relay.reset();
+  Bytes good[2];
+  const std::string paths[2] = {"data/databases/t.db", "data/databases/t.flush"};
+  for (int i : {0, 1}) good[i] = ReadFile(*world.files, paths[i]).value();
+  const auto journal = world.files->List("data/journal").value();
+  int refused = 0;
+  const auto check = [&](int i, ByteView content) {
+    // Without journal and store: nothing can make the damage good.
+    auto files = MemoryFileSystem::Create();
+    for (const char* folder : {"data/databases", "data/journal"}) {
+      REQUIRE(files->MakeDirectories(folder).ok());
+    }
+    for (const DirectoryEntry& entry : journal) {
+      const std::string path = "data/journal/" + entry.name;
+      REQUIRE(WriteFileAtomic(*files, path, ReadFile(*world.files, path).value()).ok());
+    }
+    for (int j : {0, 1}) {
+      REQUIRE(WriteFileAtomic(*files, paths[j], j == i ? content : ByteView(good[j])).ok());
+    }
+    auto relay = Relay::Open({.directory = "data",
+                              .journal_file_bytes = 64 << 10,
+                              .files = files.get(),
+                              .clock = &world.clock,
+                              .random = &world.random,
+                              .background_threads = false})
+                     .value();
+    const auto db = relay->OpenDatabase("t");
+    if (!db.ok()) {
+      const StatusCode code = db.status().code();
+      REQUIRE((code == StatusCode::kDataLoss || code == StatusCode::kFailedPrecondition));
+      REQUIRE(Message(db.status()).find(paths[i]) != std::string_view::npos);
+      ++refused;
+      return;
+    }
+    REQUIRE(Ask((*db)->handle(), kSum) == moments.back().answer);
+  };
+  for (const int i : {0, 1}) {
+    for (size_t at = 0; at < good[i].size(); at += at < 100 ? 1 : 67) {
+      Bytes bad = good[i];
+      bad[at] ^= std::byte(1 << at % 8);
+      check(i, bad);
+      check(i, ByteView(good[i]).first(at));
+    }
+  }
+  CAPTURE(refused);
+}
+
 TEST_CASE("what is not there is named", "[srs]") {
   World world;
   const auto moments = Work(world, "t", 5, 100);
