@@ -10,6 +10,9 @@ constexpr uint32_t kU8BlockBytes = 512;  // 16 rows x 32 columns
 constexpr uint32_t kU4BlockBytes = 256;
 constexpr uint32_t kU5BlockBytes = 320;
 constexpr uint32_t kU6BlockBytes = 384;
+// How far ahead of a panel's weights to fetch: farther, and two panels with their scales push
+// each other out of the L1 cache; nearer, and memory is too late.
+constexpr uint32_t kPrefetchBytes = 4096;
 constexpr uint32_t kFloatTilePanels = 4;  // for one token: enough chains to hide latency
 
 inline uint32_t RoundUp16(uint32_t n) {
@@ -169,7 +172,7 @@ void QuantizedTile(const TileArgs& args) {
       for (uint32_t p = 0; p < kPanels; ++p) {  // weights come from memory: run ahead
 #pragma GCC unroll 8
         for (uint32_t line = 0; line < kBlockBytes; line += 64) {
-          Prefetch(args.weights[p] + b * kBlockBytes + 16384 + line);
+          Prefetch(args.weights[p] + b * kBlockBytes + kPrefetchBytes + line);
         }
       }
     }
