@@ -5,6 +5,7 @@
 //     "durable": { "FLIGHTS": { "durability": "local" } },
 //     "srs":     { "store": "folder:backup", "batch_interval_ms": 10000 },
 //     "ai":      { "model": "model.gguf", "kv_bytes_max": "256MiB", "threads": 2 },
+//     "services": { "AUTH": { "url": "ws://10.0.0.7:8787/auth", "deadline_ms": 2000 } },
 //     "listen":  { "http": "127.0.0.1:8787" } }
 //
 // Every key is optional. A key that is not known, or a value of the wrong kind or out of its
@@ -45,6 +46,17 @@ struct AiConfig {
   int threads = 2;                    // [1, 256]
 };
 
+// A service binding: where App::Service finds the object. Without `url` it is in this process
+// (App::Provide).
+struct ServiceConfig {
+  std::string url;               // "ws://10.0.0.7:8787/auth", wss, ws+unix
+  std::string expose;            // a path at which listen.http serves the local one
+  std::string token;             // to send, or with `expose` to ask for; empty: none
+  std::string ca;                // for wss: PEM or its path; empty: the system's
+  int64_t deadline_ms = 10'000;  // of each call, [0, 3 600 000]; 0: none
+  int retries_max = 3;           // of idempotent calls, [0, 20]
+};
+
 struct ListenConfig {
   std::string http;  // "127.0.0.1:8787"; port 0 takes a free one; empty: do not listen
 };
@@ -57,6 +69,7 @@ struct AppConfig {
   std::map<std::string, DurableConfig, std::less<>> durable;  // by binding name
   SrsConfig srs;
   std::optional<AiConfig> ai;
+  std::map<std::string, ServiceConfig, std::less<>> services;  // by binding name
   ListenConfig listen;
 
   // `folder` is put before relative paths; empty leaves them as they are.

@@ -13,6 +13,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "edge/base/executor.h"
 #include "edge/base/metrics.h"
@@ -22,6 +24,8 @@
 #include "edge/inference/engine.h"
 #include "edge/kv/namespace.h"
 #include "edge/rpc/http_server.h"
+#include "edge/rpc/service.h"
+#include "edge/rpc/stub.h"
 #include "edge/srs/relay.h"
 
 namespace edge {
@@ -47,6 +51,25 @@ class App {
   // NotFound if the configuration has no "ai".
   StatusOr<inference::Engine*> Ai();
 
+  // Service bindings: one object, in this process or in another, by configuration alone.
+  // NotFound if the configuration has no such binding; FailedPrecondition if it is local and
+  // nobody has provided it. A remote one connects when it is called; see edge/rpc/service.h for
+  // deadlines and for `using Idempotent = rpc::Methods<...>` in T.
+  template <typename T>
+  StatusOr<rpc::Stub<T>> Service(std::string_view binding) {
+    EDGE_ASSIGN_OR_RETURN(rpc::HookPtr hook, FindService(binding, rpc::IdempotentNames<T>()));
+    return rpc::Stub<T>(std::move(hook));
+  }
+  // The local object behind a binding; it runs on loop 0, and is served at `expose` if the
+  // configuration says so. Before Listen(). AlreadyExists, NotFound; nothing happens, and it is
+  // OK, if the configuration gives a url: then the object is elsewhere.
+  template <typename T>
+  Status Provide(std::string_view binding, std::shared_ptr<T> object) {
+    return ProvideHook(binding, [object = std::move(object)]() mutable {
+      return rpc::Stub<T>(std::move(object)).hook();
+    });
+  }
+
   // Routes, see rpc::HttpServer. Before Listen(); handlers run on loop 0.
   Status Handle(std::string path, rpc::HttpServer::Handler handler);
   Status HandleRpc(std::string path, rpc::HttpServer::RpcFactory factory);
@@ -63,6 +86,8 @@ class App {
   struct Rep;
   explicit App(std::unique_ptr<Rep> rep);
   Status CheckDurable(std::string_view binding) const;
+  StatusOr<rpc::HookPtr> FindService(std::string_view binding, std::vector<std::string> idempotent);
+  Status ProvideHook(std::string_view binding, Callback<rpc::HookPtr()> make);  // on loop 0
   std::unique_ptr<Rep> rep_;
 };
 

@@ -6,6 +6,7 @@
 #include "edge/edge.h"
 #include "edge/kv/memory_origin.h"
 #include "edge/kv/sqlite_origin.h"
+#include "edge/rpc/authenticator.h"
 
 namespace edge {
 namespace {
@@ -68,9 +69,11 @@ struct App::Rep {
   std::map<std::string, kv::Namespace, std::less<>> kv;
   std::unique_ptr<inference::Engine> engine;
   std::unique_ptr<durable::Host> host;
-  std::unique_ptr<rpc::Io> io;                                             // loop 0
-  std::unique_ptr<rpc::HttpServer> server;                                 // loop 0
-  std::vector<std::pair<std::string, rpc::HttpServer::Handler>> handlers;  // until Listen()
+  std::map<std::string, rpc::HookPtr, std::less<>> provided;                   // objects of loop 0
+  std::unique_ptr<rpc::Io> io;                                                 // loop 0
+  std::map<std::string, std::unique_ptr<rpc::Service>, std::less<>> services;  // loop 0's
+  std::unique_ptr<rpc::HttpServer> server;                                     // loop 0
+  std::vector<std::pair<std::string, rpc::HttpServer::Handler>> handlers;      // until Listen()
   std::vector<std::pair<std::string, rpc::HttpServer::RpcFactory>> rpc_factories;
 };
 
@@ -78,6 +81,8 @@ App::Rep::~Rep() {
   if (executor) {
     RunOn(executor->loop(0), [this] {
       server.reset();
+      services.clear();
+      provided.clear();
       io.reset();
     });
   }
@@ -88,6 +93,10 @@ App::Rep::~Rep() {
 Status App::Rep::Build() {
   EDGE_RETURN_IF_ERROR(Annotate(PosixFileSystem().MakeDirectories(config.data), "data"));
   EDGE_ASSIGN_OR_RETURN(executor, Executor::Create({.threads = config.threads}));
+  EDGE_RETURN_IF_ERROR(RunOn(executor->loop(0), [this]() -> Status {
+    EDGE_ASSIGN_OR_RETURN(io, rpc::Io::Create(executor->loop(0)));
+    return OkStatus();
+  }));
   srs::RelayOptions options;
   options.directory = config.data;
   if (!config.srs.store.empty()) options.store = srs::FolderStore(config.srs.store.substr(7));
@@ -149,7 +158,6 @@ StatusOr<std::string> App::Rep::Listen() {
   }
   if (server) return FailedPrecondition("already listening on {}", server->address());
   const Status started = RunOn(executor->loop(0), [this]() -> Status {
-    EDGE_ASSIGN_OR_RETURN(io, rpc::Io::Create(executor->loop(0)));
     EDGE_ASSIGN_OR_RETURN(auto made, rpc::HttpServer::Create(*io, {.address = config.listen.http}));
     bool metrics_taken = false;
     for (auto& [path, handler] : handlers) {
@@ -158,6 +166,20 @@ StatusOr<std::string> App::Rep::Listen() {
     }
     for (auto& [path, factory] : rpc_factories) {
       EDGE_RETURN_IF_ERROR(made->HandleRpc(path, std::move(factory)));
+    }
+    for (const auto& [binding, service] : config.services) {
+      if (service.expose.empty()) continue;
+      const auto found = provided.find(binding);
+      if (found == provided.end())
+        return FailedPrecondition("services.{}.expose: nobody has provided the object", binding);
+      const auto open = [hook = found->second](auto&&...) -> StatusOr<rpc::HookPtr> {
+        return hook;
+      };
+      EDGE_RETURN_IF_ERROR(service.token.empty()
+                               ? made->HandleRpc(service.expose, open)
+                               : made->HandleRpc(service.expose,
+                                                 rpc::BearerTokens({{service.token, binding}}),
+                                                 open));
     }
     if (!metrics_taken) {
       EDGE_RETURN_IF_ERROR(made->Handle("/metrics", [this](const rpc::HttpRequest&,
@@ -203,6 +225,51 @@ Status App::CheckDurable(std::string_view binding) const {
 StatusOr<inference::Engine*> App::Ai() {
   if (!rep_->engine) return NotFound("ai: the configuration names no model");
   return rep_->engine.get();
+}
+
+StatusOr<rpc::HookPtr> App::FindService(std::string_view binding,
+                                        std::vector<std::string> idempotent) {
+  const auto found = rep_->config.services.find(binding);
+  if (found == rep_->config.services.end())
+    return NotFound("services.{}: the configuration has no such binding", binding);
+  const ServiceConfig& config = found->second;
+  Loop& loop = rep_->executor->loop(0);
+  const auto find = [&]() -> StatusOr<rpc::HookPtr> {
+    if (config.url.empty()) {
+      const auto local = rep_->provided.find(binding);
+      if (local != rep_->provided.end()) return local->second;
+      return FailedPrecondition("services.{}: it is local, and nobody has provided it", binding);
+    }
+    auto& service = rep_->services[std::string(binding)];
+    if (service == nullptr) {
+      rpc::ServiceOptions options;
+      options.url = config.url;
+      options.deadline_ms = config.deadline_ms;
+      options.retries_max = config.retries_max;
+      options.idempotent = std::move(idempotent);
+      options.tls.ca = config.ca;
+      if (!config.token.empty())
+        options.headers.emplace_back("Authorization", "Bearer " + config.token);
+      service = rpc::Service::Create(*rep_->io, std::move(options));
+    }
+    return service->main();
+  };
+  return loop.IsCurrent() ? find() : RunOn(loop, find);
+}
+
+Status App::ProvideHook(std::string_view binding, Callback<rpc::HookPtr()> make) {
+  const auto found = rep_->config.services.find(binding);
+  if (found == rep_->config.services.end())
+    return NotFound("services.{}: the configuration has no such binding", binding);
+  if (!found->second.url.empty()) return OkStatus();
+  Loop& loop = rep_->executor->loop(0);
+  const auto provide = [&]() -> Status {
+    auto& hook = rep_->provided[std::string(binding)];
+    if (hook) return AlreadyExists("services.{}: it is provided", binding);
+    hook = make();
+    return OkStatus();
+  };
+  return loop.IsCurrent() ? provide() : RunOn(loop, provide);
 }
 
 Status App::Handle(std::string path, rpc::HttpServer::Handler handler) {

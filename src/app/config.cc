@@ -228,6 +228,21 @@ Status ReadApp(Section& root, AppConfig* config) {
     EDGE_RETURN_IF_ERROR(section.Size("kv_bytes_max", &ai.kv_bytes_max, kMiB, kTiB));
     return section.Integer("threads", &ai.threads, 1, 256);
   }));
+  EDGE_RETURN_IF_ERROR(
+      root.Bindings("services", [&](const std::string& name, Section& section) -> Status {
+        ServiceConfig& service = config->services[name];
+        EDGE_RETURN_IF_ERROR(section.Text("url", &service.url));
+        EDGE_RETURN_IF_ERROR(section.Text("expose", &service.expose));
+        EDGE_RETURN_IF_ERROR(section.Text("token", &service.token));
+        EDGE_RETURN_IF_ERROR(section.Text("ca", &service.ca));
+        if (!service.url.empty() && !service.expose.empty())
+          return InvalidArgument("services.{}: either url or expose, not both", name);
+        if (!service.expose.empty() && service.expose.front() != '/')
+          return InvalidArgument("services.{}.expose: '{}' must start with /", name,
+                                 service.expose);
+        EDGE_RETURN_IF_ERROR(section.Integer("deadline_ms", &service.deadline_ms, 0, 3'600'000));
+        return section.Integer("retries_max", &service.retries_max, 0, 20);
+      }));
   EDGE_RETURN_IF_ERROR(root.Object(
       "listen", [&](Section& section) { return section.Text("http", &config->listen.http); }));
   return root.Finish();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <deque>
 #include <optional>
 
 #include "absl/strings/cord.h"
@@ -87,28 +86,31 @@ Status Unshared(const Status& status) {
   return copy;
 }
 
-// An outcome on its way back to the thread that asked; told of its loss if dropped.
+// An outcome on its way back to the thread that asked; told of its loss if dropped. One piece
+// of memory for the whole way, so that every task on it fits into a Callback.
 class WayBack {
  public:
-  WayBack(Settled done, Loop* loop) : done_(std::move(done)), loop_(loop) {}
-  WayBack(WayBack&& other) noexcept
-      : done_(std::exchange(other.done_, nullptr)), loop_(other.loop_) {}
+  WayBack(Settled done, Loop* loop) : trip_(new Trip{std::move(done), loop, Value()}) {}
+  WayBack(WayBack&&) noexcept = default;
   WayBack& operator=(WayBack&&) = delete;
   ~WayBack() {
-    if (done_) Settle(Cancelled("the loop of the called object has stopped"));
+    if (trip_) Settle(Cancelled("the loop of the called object has stopped"));
   }
   void Settle(StatusOr<Value> outcome) {
-    Settled done = std::exchange(done_, nullptr);
-    if (!outcome.ok()) outcome = Unshared(outcome.status());
-    if (loop_ == nullptr) return done(std::move(outcome));
-    loop_->PostUrgent([done = std::move(done), outcome = std::move(outcome)]() mutable {
-      done(std::move(outcome));
-    });
+    std::unique_ptr<Trip> trip = std::move(trip_);
+    trip->outcome = outcome.ok() ? std::move(outcome) : Unshared(outcome.status());
+    if (trip->loop == nullptr) return trip->done(std::move(trip->outcome));
+    Loop* const loop = trip->loop;
+    loop->PostUrgent([trip = std::move(trip)] { trip->done(std::move(trip->outcome)); });
   }
 
  private:
-  Settled done_;
-  Loop* loop_;
+  struct Trip {
+    Settled done;
+    Loop* loop;
+    StatusOr<Value> outcome;
+  };
+  std::unique_ptr<Trip> trip_;
 };
 
 }  // namespace
@@ -144,19 +146,6 @@ HookPtr Hook::StartHeld(PathView path, Array args, bool is_get, CallContext& con
   } else {
     context.BeforeSendInside(std::move(send));
   }
-  return std::move(pending.promise);
-}
-
-HookPtr Hook::StartQueued(PathView path, Array args, bool is_get) {
-  Pending pending = MakePromise(home_);
-  Status posted = home_->Post([self = Self(), path = Own(path), args = std::move(args), is_get,
-                               baggage = CallBaggage::Current(),
-                               resolver = std::move(pending.resolver)]() mutable {
-    const PathViewOf view(path);
-    const CallBaggage::Scope scope(std::move(baggage));
-    resolver.Follow(is_get ? self->DoGet(view) : self->DoCall(view, std::move(args)));
-  });
-  if (!posted.ok()) return FailedHook(Annotate(posted, "the call could not be queued"));
   return std::move(pending.promise);
 }
 
@@ -317,7 +306,7 @@ namespace {
 // What has to run for promises that were just settled. Flat, however long the chain of
 // promises that wait for each other: a peer may build chains that no stack would bear.
 struct Trampoline {
-  std::deque<HookPtr> ready;
+  std::vector<HookPtr> ready;
   bool running = false;
 };
 thread_local Trampoline* trampoline = nullptr;
@@ -385,13 +374,12 @@ class PromiseHook : public Hook {
 
  private:
   static void Schedule(HookPtr promise) {
-    Trampoline here;
     if (trampoline != nullptr) return trampoline->ready.push_back(std::move(promise));
+    Trampoline here;
     trampoline = &here;
-    here.ready.push_back(std::move(promise));
-    while (!here.ready.empty()) {
-      const HookPtr next = std::move(here.ready.front());
-      here.ready.pop_front();
+    static_cast<PromiseHook*>(promise.get())->RunWaiting();
+    for (size_t i = 0; i < here.ready.size(); ++i) {
+      const HookPtr next = std::move(here.ready[i]);
       static_cast<PromiseHook*>(next.get())->RunWaiting();
     }
     trampoline = nullptr;
@@ -399,16 +387,66 @@ class PromiseHook : public Hook {
 
   // What arrives meanwhile joins the end of the queue: calls keep their order.
   void RunWaiting() {
-    while (!waiting_.empty()) {
-      auto next = std::move(waiting_.front());
+    for (size_t i = 0; i < waiting_.size(); ++i) {
+      auto next = std::move(waiting_[i]);
       next(*target_);
-      waiting_.pop_front();
     }
+    waiting_.clear();
   }
 
   HookPtr target_;  // what it became
-  std::deque<Callback<void(Hook&)>> waiting_;
+  std::vector<Callback<void(Hook&)>> waiting_;
 };
+
+// A call on its way to the callee's loop, and the promise of its result, in one.
+class Hook::QueuedCall final : public PromiseHook {
+ public:
+  QueuedCall(HookPtr callee, PathView path, Array args, bool is_get)
+      : PromiseHook(callee->home()),
+        callee_(std::move(callee)),
+        path_(Own(path)),
+        args_(std::move(args)),
+        is_get_(is_get) {}
+  void Run() {
+    const HookPtr callee = std::move(callee_);
+    const Path path = std::move(path_);
+    std::string_view one;
+    if (path.size() == 1) one = path[0];
+    const PathViewOf many(path.size() == 1 ? Path() : path);
+    const PathView view = path.size() == 1 ? PathView(&one, 1) : PathView(many);
+    Become(is_get_ ? callee->DoGet(view) : callee->DoCall(view, std::move(args_)));
+  }
+  // The task was never run: its loop has stopped.
+  void Drop() {
+    if (std::exchange(callee_, nullptr))
+      Become(FailedHook(Cancelled("the call ended without an answer")));
+  }
+
+ private:
+  HookPtr callee_;
+  Path path_;
+  Array args_;
+  const bool is_get_;
+};
+
+HookPtr Hook::StartQueued(PathView path, Array args, bool is_get) {
+  struct Task {
+    explicit Task(HookPtr to_run) : call(std::move(to_run)) {}
+    Task(Task&&) noexcept = default;
+    ~Task() {
+      if (call) static_cast<QueuedCall*>(call.get())->Drop();
+    }
+    void operator()() {
+      const HookPtr running = std::move(call);
+      static_cast<QueuedCall*>(running.get())->Run();
+    }
+    HookPtr call;
+  };
+  HookPtr call = MakeHook<QueuedCall>(Self(), path, std::move(args), is_get);
+  Status posted = home_->Post(Task(call));
+  if (!posted.ok()) return FailedHook(Annotate(posted, "the call could not be queued"));
+  return call;
+}
 
 Pending MakePromise(Loop* home) {
   HookPtr promise = MakeHook<PromiseHook>(home);

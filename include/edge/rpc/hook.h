@@ -92,6 +92,7 @@ class Hook {
   HookPtr TrySelf();
 
  private:
+  class QueuedCall;
   friend void internal::AddRef(const Hook*);
   friend void internal::Release(const Hook*);
   HookPtr Start(PathView path, Array args, bool is_get);
