@@ -1,5 +1,7 @@
 #include "edge/rpc/session.h"
 
+#include <malloc.h>
+
 #include <catch2/catch.hpp>
 #include <deque>
 #include <random>
@@ -442,6 +444,19 @@ TEST_CASE("random operations leave both tables empty, and calls in order", "[rpc
   CHECK(pair.client->counts().exports == 1);
   CHECK(pair.server->counts().imports == 1);
   CHECK(pair.server->counts().exports == 1);
+}
+
+TEST_CASE("an idle session takes 4 KiB of memory at most", "[rpc]") {
+  constexpr size_t kCount = 200;
+  std::vector<std::unique_ptr<Session>> sessions;
+  sessions.reserve(kCount);
+  const HookPtr main = MakeStub<Api>().hook();
+  sessions.push_back(Session::Create(main));
+  const size_t before = mallinfo2().uordblks;  // 0 under sanitizers, which have their own
+  while (sessions.size() < kCount) sessions.push_back(Session::Create(main));
+  const size_t each = (mallinfo2().uordblks - before) / (kCount - 1);
+  CAPTURE(each);
+  CHECK(each <= 4096);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <deque>
+#include <random>
 
 #include "edge/base/errors.h"
 #include "src/rpc/flow_window.h"
@@ -415,6 +416,86 @@ TEST_CASE("chunks that are never read are limited, and so are blobs", "[rpc]") {
   CHECK(fixture.Get(fixture.main().Call("echo", Blob{"", Filled(1001, 1)})).status().code() ==
         StatusCode::kResourceExhausted);
   fixture.CheckEmpty();
+}
+
+TEST_CASE("a connection cut at any message leaves nobody waiting", "[rpc][property]") {
+  const auto seed = GENERATE(range(1u, 65u));
+  CAPTURE(seed);
+  std::mt19937 rng(seed);
+  Fixture fixture;
+  int started = 0;
+  int settled = 0;
+  const auto count = [&settled](const auto&) { ++settled; };
+  std::vector<ReadableStream<Bytes>> readables;
+  std::vector<WritableStream<int>> writables;
+  for (int step = 0; step < 120; ++step) {
+    switch (rng() % 8) {
+      case 0:
+        ++started;
+        fixture.api().Call<&Files::Produce>(100000, 1000).Then([&](auto stream) {
+          ++settled;
+          if (stream.ok()) readables.push_back(*stream);
+        });
+        break;
+      case 1:
+        ++started;
+        fixture.api()
+            .Call<&Files::Consume>(Generate<Bytes>([n = rng() % 20]() mutable {
+              return n-- > 0 ? std::optional<Bytes>(Filled(5000, 1)) : std::nullopt;
+            }))
+            .Then(count);
+        break;
+      case 2:
+        ++started;
+        fixture.api().Call<&Files::Sink>().Then([&](auto stream) {
+          ++settled;
+          if (stream.ok()) writables.push_back(*stream);
+        });
+        break;
+      case 3:
+        if (readables.empty()) break;
+        ++started;
+        readables[rng() % readables.size()].Read().Then(count);
+        break;
+      case 4:
+        if (writables.empty()) break;
+        ++started;
+        if (rng() % 4 != 0) {
+          writables[rng() % writables.size()].Write(step).Then(count);
+        } else {
+          writables[rng() % writables.size()].Close().Then(count);
+        }
+        break;
+      case 5:
+        ++started;
+        fixture.main().Call("echo", Blob{"", Filled(rng() % 100000, 2)}).Then(count);
+        break;
+      case 6:
+        if (!readables.empty() && rng() % 4 == 0) readables.pop_back();
+        if (!writables.empty() && rng() % 4 == 0) writables.pop_back();
+        break;
+      default:
+        for (auto n = rng() % 8; n > 0; --n)
+          rng() % 2 ? fixture.Step(*fixture.client, *fixture.server)
+                    : fixture.Step(*fixture.server, *fixture.client);
+    }
+  }
+  REQUIRE_FALSE(fixture.client->ended());
+  REQUIRE_FALSE(fixture.server->ended());
+  if (rng() % 2 == 0) {
+    fixture.client->OnClosed(Unavailable("cut"));
+    fixture.server->OnClosed(Unavailable("cut"));
+    CHECK(settled == started);
+    CHECK(fixture.client->counts().imports + fixture.client->counts().exports == 0);
+    CHECK(fixture.server->counts().imports + fixture.server->counts().exports == 0);
+  } else {  // or not cut at all
+    fixture.Run();
+    readables.clear();
+    writables.clear();
+    fixture.Run();
+    CHECK(settled == started);
+    fixture.CheckEmpty();
+  }
 }
 
 // ---- the window
