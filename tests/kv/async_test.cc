@@ -59,6 +59,11 @@ struct LateWorld {
     options.clock = &clock;
     kv.emplace(Namespace::Open(origin, options).value());
   }
+  // An origin owes every question an answer: what waits for one holds the store and the origin.
+  ~LateWorld() {
+    while (origin->Answer() > 0) {
+    }
+  }
   void Read(const std::string& key, Got* got, const GetOptions& options = {}) {
     kv->GetAsync(key, options, [got](auto answer) { *got = std::move(answer); });
   }
