@@ -143,7 +143,7 @@ TEST_CASE("an object has one alarm: the last one set counts", "[durable][alarm][
   REQUIRE(rings.size() == 2);
 }
 
-TEST_CASE("a time that has passed means now; none below 1 is one", "[durable][alarm][sim]") {
+TEST_CASE("a time that has passed means now, and none below 1 is one", "[durable][alarm][sim]") {
   World world;
   REQUIRE(world.Set(1).ok());
   world.RunForMs(10);

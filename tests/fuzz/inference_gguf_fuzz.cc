@@ -25,9 +25,9 @@ void RunOnce(const GgufFile& file) {
   if (!kv.ok()) return;
   KvSequence sequence(&*kv);
   if (!sequence.Reserve(2)) return;
-  std::vector<float> logits(s.vocabulary);
   const TokenId tokens[] = {0, static_cast<TokenId>(s.vocabulary - 1)};
-  (*pass)->Run(tokens, &sequence, logits.data());
+  const PassSpan span{.sequence = &sequence, .tokens = tokens, .logits = 1};
+  (*pass)->Run({&span, 1});
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ TEST_CASE("the same goes for bytes", "[rpc][sim]") {
   CHECK(Desk::calls <= 130);
 }
 
-TEST_CASE("a peer that answers no ping is dropped; one that does is kept", "[rpc][sim]") {
+TEST_CASE("a peer that answers no ping is dropped, one that does is kept", "[rpc][sim]") {
   HttpServer::Options options = Plain();
   options.session_idle_timeout_ms = 20'000;
   World world(std::move(options));
