@@ -364,7 +364,7 @@ Status SqlEngine::EnsureTransaction() {
 }
 
 // Most queries are literals that were run before.
-inline Statement* SqlEngine::FindRecent(std::string_view query) {
+[[gnu::always_inline]] inline Statement* SqlEngine::FindRecent(std::string_view query) {
   const Recent& recent = RecentOf(query);
   if (recent.text != query.data() || recent.size != query.size() || recent.statement->leased_ ||
       recent.statement->text_ != query) [[unlikely]] {
@@ -390,8 +390,9 @@ StatusOr<Statement*> SqlEngine::Start(std::string_view query, std::span<const Ce
   return statement;
 }
 
-inline Statement* SqlEngine::StartOrThrow(std::string_view query, std::span<const Cell> args,
-                                          int columns) {
+[[gnu::always_inline]] inline Statement* SqlEngine::StartOrThrow(std::string_view query,
+                                                                 std::span<const Cell> args,
+                                                                 int columns) {
   // The same as Start(), for the usual case: whole numbers, no named parameters, and a row.
   if (expects_transaction_ && !blocked_ && !trusted_) [[likely]] {
     if (Statement* const statement = FindRecent(query); statement != nullptr) [[likely]] {
@@ -408,7 +409,8 @@ inline Statement* SqlEngine::StartOrThrow(std::string_view query, std::span<cons
 }
 
 // False: not the usual case, and nothing has been run.
-inline bool SqlEngine::StartPlain(Statement& statement, std::span<const Cell> args, int columns) {
+[[gnu::always_inline]] inline bool SqlEngine::StartPlain(Statement& statement,
+                                                         std::span<const Cell> args, int columns) {
   if (!statement.read_only_ || static_cast<size_t>(statement.parameter_count_) != args.size() ||
       (columns > 0 && statement.column_count() != columns)) {
     return false;
@@ -775,22 +777,21 @@ void SqlEngine::RollbackSavepoint() {
 
 }  // namespace edge::durable::internal
 
-// The part of Sql and its rows that runs for every query and row: here, so that all of it is
-// compiled into three functions.
+// The part of Sql and its rows that runs for every query and row: here, so that the
+// compiler sees the whole path.
 namespace edge::durable {
 
-[[gnu::flatten]] void CursorBase::Release(internal::Statement* statement) noexcept {
+void CursorBase::Release(internal::Statement* statement) noexcept {
   internal::SqlEngine::Release(statement);
 }
 
-[[gnu::flatten]] CursorBase::Pull CursorBase::NextCells(internal::Cell* cells, int count) {
+CursorBase::Pull CursorBase::NextCells(internal::Cell* cells, int count) {
   if (statement_->Next(cells, count)) return Pull::kRow;
   return statement_->error().ok() ? Pull::kEnd : Pull::kError;
 }
 
-[[gnu::flatten]] internal::Statement* Sql::StartOrThrow(std::string_view query,
-                                                        const internal::Cell* args,
-                                                        size_t arg_count, size_t columns) {
+internal::Statement* Sql::StartOrThrow(std::string_view query, const internal::Cell* args,
+                                       size_t arg_count, size_t columns) {
   return engine_->StartOrThrow(query, {args, arg_count}, static_cast<int>(columns));
 }
 

@@ -124,6 +124,7 @@ Status App::Rep::Build() {
   }
   durable::HostOptions host_options;
   EDGE_ASSIGN_OR_RETURN(host_options.id_secret, IdSecret(config.data));
+  host_options.metrics = &metrics;
   EDGE_ASSIGN_OR_RETURN(host, durable::Host::Create(*executor, *relay, std::move(host_options)));
   return OkStatus();
 }

@@ -414,13 +414,14 @@ TEST_CASE("transactions nest: the inner one may be undone alone", "[durable][tra
   std::function<Task<void>(Bench&)> work = [&](Bench& b) -> Task<void> {
     co_await b.storage().Transaction([&](OpenTransaction outer) -> Task<void> {
       outer.Put("outer", "1");
-      co_await b.storage()
-          .Transaction([&](OpenTransaction inner) -> Task<void> {
-            inner.Put("inner", "1");
-            throw Cancelled("inner only");
-            co_return;
-          })
-          .Try();
+      const Status undone = co_await b.storage()
+                                .Transaction([&](OpenTransaction inner) -> Task<void> {
+                                  inner.Put("inner", "1");
+                                  throw Cancelled("inner only");
+                                  co_return;
+                                })
+                                .Try();
+      REQUIRE(Message(undone) == "inner only");
       co_await b.storage().Transaction([&](OpenTransaction inner) -> Task<void> {
         inner.Put("second", "1");
         co_return;

@@ -58,6 +58,7 @@ rpc::Answer InvokeAlarm(void* target, const AlarmInfo& info) {
     if constexpr (TakesAlarmInfo<T>) {
       return object->Alarm(info);
     } else {
+      (void)info;  // clang would call the capture unused
       return object->Alarm();
     }
   };
