@@ -62,6 +62,9 @@ void Session::Destroy() {
   }
   if (ended_.ok()) ended_ = Unavailable("This instance of the Durable Object has ended.");
   tasks_.reset();
+  // A section's promise may hold code whose context holds this session.
+  sections_.clear();
+  syncs_.clear();
   object_.reset();
   context_.reset();
   gate_->Close();
