@@ -201,6 +201,7 @@ StatusOr<std::vector<BlockLog::Found>> BlockLog::FindFiles() {
     Found& f = found.back();
     if (wanted != 0 && f.seq > wanted) {  // an attempt that its successor passed over
       EDGE_RETURN_IF_ERROR(files.Remove(f.path));
+      is_unsynced_ = true;
       continue;
     }
     if (wanted != 0 && f.seq < wanted) {
@@ -220,6 +221,7 @@ StatusOr<std::vector<BlockLog::Found>> BlockLog::FindFiles() {
       }
       if (has_blocks) return DataLoss("{}: the header at offset 0 is damaged", f.path);
       EDGE_RETURN_IF_ERROR(files.Remove(f.path));
+      is_unsynced_ = true;
       continue;
     }
     if (f.size < f.header.allocated_bytes) {
@@ -346,6 +348,7 @@ Status BlockLog::StartFile(size_t block_bytes) {
   std::string spare;
   {
     MutexLock lock(&mu_);
+    attempts_.push_back(path);  // until it has succeeded
     if (!spares_.empty()) {
       spare = spares_.back();
       spares_.pop_back();
@@ -374,6 +377,7 @@ Status BlockLog::StartFile(size_t block_bytes) {
   file_seq_ = header_.seq;
   offset_ = kJournalBlockAlign;
   MutexLock lock(&mu_);
+  std::erase(attempts_, path);
   files_[file_seq_].path = path;
   end_ = {file_seq_, offset_};
   return OkStatus();
@@ -480,7 +484,11 @@ StatusOr<JournalPosition> BlockLog::Read(JournalPosition from, JournalPosition u
     }
     if (at.file == until.file) end = std::min(end, until.offset);
     if (at.offset < end) {
-      EDGE_ASSIGN_OR_RETURN(auto file, options_.files->Open(path, OpenMode::kRead));
+      auto file_or = options_.files->Open(path, OpenMode::kRead);
+      if (file_or.status().code() == StatusCode::kNotFound && begin().file > at.file) {
+        continue;  // it was freed meanwhile: what it held is in the store
+      }
+      EDGE_ASSIGN_OR_RETURN(const auto file, std::move(file_or));
       Scan scan(file.get(), path, end);
       while (at.offset < end && read < bytes_max) {
         EDGE_ASSIGN_OR_RETURN(const bool good, scan.Load(at.offset, at.file));
@@ -523,26 +531,30 @@ std::optional<JournalPosition> BlockLog::OldestFull() const {
 }
 
 bool BlockLog::FreeOldest() {
-  LogFile file;
-  uint64_t seq = 0;
-  bool keep = false;
-  {
-    MutexLock lock(&mu_);
-    seq = files_.begin()->first;
-    file = std::move(files_.begin()->second);
-    files_.erase(files_.begin());
-    keep = !file.abandoned && spares_.size() < kSparesMax;
+  // Held around the I/O, once per file: nobody may be told of a file that is going.
+  MutexLock lock(&mu_);
+  FileSystem& files = *options_.files;
+  // Files that were begun in vain would be taken for the log's beginning.
+  while (!attempts_.empty()) {
+    const Status removed = files.Remove(attempts_.back());
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound) return false;
+    is_unsynced_ = true;
+    attempts_.pop_back();
   }
-  // Failing here costs disk space only: a restart finds the file again.
+  // In order, and each for good before the next: a crash must not leave a file whose
+  // successor is gone.
+  if (is_unsynced_ && !files.SyncDirectory(options_.directory).ok()) return false;
+  is_unsynced_ = false;
+  const auto& [seq, file] = *files_.begin();
+  const bool keep = !file.abandoned && spares_.size() < kSparesMax;
   const std::string spare = Format("{}/spare-{:016x}.log", {options_.directory, seq});
-  if (keep && options_.files->Rename(file.path, spare).ok()) {
-    MutexLock lock(&mu_);
-    spares_.push_back(spare);
-  } else {
-    options_.files->Remove(file.path).IgnoreError();
-  }
-  // In order: a crash must not leave a file whose successor is gone.
-  return options_.files->SyncDirectory(options_.directory).ok();
+  const Status freed = keep ? files.Rename(file.path, spare) : files.Remove(file.path);
+  if (!freed.ok()) return false;
+  files_.erase(files_.begin());
+  is_unsynced_ = !files.SyncDirectory(options_.directory).ok();
+  if (is_unsynced_) return false;
+  if (keep) spares_.push_back(spare);
+  return true;
 }
 
 }  // namespace edge::srs

@@ -111,7 +111,8 @@ class BlockLog {
   size_t file_count() const;
   // The oldest file and where it ends; nothing while it is the only one.
   std::optional<JournalPosition> OldestFull() const;
-  // Frees the oldest file. False: its name could not be removed for good, try later.
+  // Frees the oldest file. False: its name could not be removed for good, try later. By one
+  // thread at a time.
   bool FreeOldest();
 
  private:
@@ -139,6 +140,9 @@ class BlockLog {
   std::map<uint64_t, LogFile> files_ ABSL_GUARDED_BY(mu_);
   JournalPosition end_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> spares_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> attempts_ ABSL_GUARDED_BY(mu_);  // files that were not begun well
+
+  bool is_unsynced_ = false;  // FreeOldest's own
 
   // The writer's own.
   struct FileHeader {

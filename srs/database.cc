@@ -38,7 +38,8 @@ DatabaseCore::DatabaseCore(DatabaseHost* host, std::string name, ImagePaths path
 
 // --- What the journal tells ---
 
-void DatabaseCore::Advance(Durability durability, Lsn lsn) {
+void DatabaseCore::Advance(Durability durability, uint32_t epoch, Lsn lsn) {
+  if (epoch != epoch_.load(std::memory_order_acquire)) return;  // it was deleted since
   std::vector<Waiter> ready;
   {
     MutexLock lock(&mu_);
@@ -76,7 +77,7 @@ void DatabaseCore::SetDurableLsn(Lsn lsn) {
 }
 
 void DatabaseCore::OnStored(uint32_t epoch, Lsn lsn) {
-  if (epoch == epoch_.load(std::memory_order_acquire)) Advance(Durability::kStore, lsn);
+  Advance(Durability::kStore, epoch, lsn);
 }
 
 bool DatabaseCore::IsCached(uint32_t epoch, Lsn lsn) const {
@@ -210,6 +211,7 @@ bool DatabaseCore::OnCommit(uint32_t first, uint32_t last, uint32_t pages) {
     return false;
   }
   const State& now = image_->state();
+  has_committed_.store(true, std::memory_order_relaxed);
   host_->journal().Append(shared_from_this(), now.epoch, now.lsn, chain_before, builder_.bytes());
   return true;
 }
@@ -240,6 +242,7 @@ void DatabaseCore::FlushIfLarge() {
 }
 
 Status DatabaseCore::CommitRecord(const State& before, ByteView record) {
+  has_committed_.store(true, std::memory_order_relaxed);
   host_->journal().Append(shared_from_this(), before.epoch, before.lsn + 1, before.chain, record);
   EDGE_RETURN_IF_ERROR(host_->journal().status());
   return WaitDurable(before.lsn + 1, host_->default_durability());
@@ -324,11 +327,17 @@ Status DatabaseCore::Materialize() {
   recovered_.clear();
   recovered_.shrink_to_fit();
   const State state = image_->copy_state();
-  epoch_ = state.epoch;
+  const bool is_new = epoch_.exchange(state.epoch) != state.epoch;
   cached_lsn_ = image_->cached_lsn();
   MutexLock lock(&mu_);
   known_ = state;
-  SetDurableLsn(state.lsn);
+  // Commits of this process are confirmed only when their followers say so.
+  if (is_new) has_committed_ = false;
+  if (!has_committed_) {
+    SetDurableLsn(state.lsn);
+  } else {
+    durable_lsn_[static_cast<size_t>(Durability::kLocal)] = state.lsn;
+  }
   return OkStatus();
 }
 

@@ -61,8 +61,8 @@ class DatabaseCore final : public JournalStream,
 
   // JournalStream
   const std::string& name() const override { return name_; }
-  void OnJournalled(Lsn lsn) override { Advance(Durability::kLocal, lsn); }
-  void OnConfirmed(Lsn lsn) override { Advance(Durability::kQuorum, lsn); }
+  void OnJournalled(uint32_t epoch, Lsn lsn) override { Advance(Durability::kLocal, epoch, lsn); }
+  void OnConfirmed(uint32_t epoch, Lsn lsn) override { Advance(Durability::kQuorum, epoch, lsn); }
   bool IsCached(uint32_t epoch, Lsn lsn) const override;
 
   // VfsDatabase: the connection's thread.
@@ -130,7 +130,7 @@ class DatabaseCore final : public JournalStream,
   void Settle();  // the connection is gone
   void FlushIfLarge();
   Callback<Status(Lsn)> DurableWait();
-  void Advance(Durability durability, Lsn lsn);
+  void Advance(Durability durability, uint32_t epoch, Lsn lsn);
   void SetDurableLsn(Lsn lsn);
 
   DatabaseHost* const host_;
@@ -149,6 +149,7 @@ class DatabaseCore final : public JournalStream,
   std::atomic<Lsn> cached_lsn_{0};
   std::atomic<uint32_t> epoch_{1};
   std::atomic<uint32_t> deleted_epoch_{0};
+  std::atomic<bool> has_committed_{false};  // in this process
   std::atomic<bool> is_broken_{false};
 
   mutable Mutex mu_;

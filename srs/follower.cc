@@ -37,9 +37,11 @@ struct Group {
   uint64_t confirmed = 0;
   uint64_t lease_epoch = 0;
   int64_t lease_until_ns = 0;
+  int64_t lease_ms = 0;        // the longest that was ever granted; noted before it is
   int64_t quiet_since_ns = 0;  // since when nobody said that more is stored
   uint64_t uploaded = 0;
   bool is_uploading = false;
+  bool is_floating = false;  // during recovery: entries came whose base has not been seen
 
   const LogPlace& last() const { return held.empty() ? base : held.back().place; }
   // Null above the last and below the base.
@@ -159,9 +161,9 @@ class FollowerImpl final : public Follower {
 
 Status FollowerImpl::Start() {
   if (options_.directory.empty()) return InvalidArgument("FollowerOptions::directory is empty");
-  if (options_.lease_ms < 0 || options_.lease_ms > 60'000) {
-    return InvalidArgument("FollowerOptions::lease_ms is {}: 0 to 60000 allowed",
-                           options_.lease_ms);
+  if (options_.lease_ms_max < 0 || options_.lease_ms_max > 60'000) {
+    return InvalidArgument("FollowerOptions::lease_ms_max is {}: 0 to 60000 allowed",
+                           options_.lease_ms_max);
   }
   EDGE_RETURN_IF_ERROR(files_.MakeDirectories(options_.directory + "/journal"));
   EDGE_ASSIGN_OR_RETURN(lock_, files_.Lock(options_.directory + "/lock"));
@@ -173,11 +175,15 @@ Status FollowerImpl::Start() {
                            }));
   const int64_t now = clock_.monotonic_ns();
   for (auto& [name, g] : groups_) {
+    if (g.is_floating) {
+      return DataLoss("{}: group \"{}\" begins at entry {}, and nothing says that this is right",
+                      options_.directory, name, g.base.index + 1);
+    }
     g.quiet_since_ns = loop_.clock().monotonic_ns();
     // We may have granted a lease just before we died.
     g.lease_epoch = g.promised;
     if (!Planted(Bug::kLeaseForgottenAtRestart)) {
-      g.lease_until_ns = now + options_.lease_ms * kNsPerMs;
+      g.lease_until_ns = now + g.lease_ms * kNsPerMs;
     }
   }
   Network* network = options_.network != nullptr ? options_.network : &PosixNetwork();
@@ -204,24 +210,25 @@ Status FollowerImpl::Replay(ByteView payload, const JournalPosition& block) {
         if (in.failed()) return DataLoss("an entry is cut off");
         Hash128 before;
         EDGE_ASSIGN_OR_RETURN(const LogPlace place, ReadPlace(entry, &before));
-        if (place.index <= g.base.index) break;  // trimmed since
+        if (place.index <= g.base.index && !g.is_floating) break;  // trimmed since
         // It was accepted, so it replaces what stood there and all behind it.
-        if (place.index <= g.last().index) {
+        if (place.index > g.base.index && place.index <= g.last().index) {
           if (Planted(Bug::kOldestWinsAtRecovery)) break;
           g.TruncateFrom(place.index);
         }
-        if (!Planted(Bug::kGapAccepted) && !Planted(Bug::kChainUnchecked) &&
-            !Planted(Bug::kOldestWinsAtRecovery) &&
-            (place.index != g.last().index + 1 || before != g.last().chain)) {
-          return DataLoss("group \"{}\": entry {} does not follow entry {}", name, place.index,
-                          g.last().index);
+        if (place.index != g.last().index + 1 || before != g.last().chain) {
+          // What came between stood in files that are freed; then a base further on says so.
+          g.held.clear();
+          g.base = {0, place.index - 1, before};
+          g.is_floating = true;
         }
-        if (place.index == g.last().index + 1) g.held.push_back({place, block});
+        g.held.push_back({place, block});
         break;
       }
       case NoteKind::kPromise:
         g.promised = in.U64();
         g.promised_host = in.U64();
+        g.lease_ms = static_cast<int64_t>(in.U64());
         break;
       case NoteKind::kBase: {
         LogPlace base;
@@ -230,6 +237,9 @@ Status FollowerImpl::Replay(ByteView payload, const JournalPosition& block) {
         base.chain.low = in.U64();
         base.chain.high = in.U64();
         if (in.failed()) break;
+        // From when entries were here that stood in a freed file; a newer note follows.
+        if (g.is_floating && base.index < g.base.index) break;
+        g.is_floating = false;
         const LogPlace* there = g.At(base.index);
         if (there != nullptr && there->chain == base.chain) {
           g.TrimTo(base.index);
@@ -424,9 +434,14 @@ Status FollowerImpl::OnBeat(Session& s, const BeatMessage& m) {
     g.quiet_since_ns = loop_.clock().monotonic_ns();
     NoteBase(g);
   }
+  const int64_t lease_ms = std::clamp<int64_t>(m.lease_ms, 0, options_.lease_ms_max);
+  if (lease_ms > g.lease_ms) {
+    g.lease_ms = lease_ms;
+    NotePromise(g);
+  }
   g.lease_epoch = m.epoch;
-  g.lease_until_ns = clock_.monotonic_ns() + options_.lease_ms * kNsPerMs;
-  Reply(s, Encode(BeatReplyMessage{m.epoch, m.sequence, options_.lease_ms}));
+  g.lease_until_ns = std::max(g.lease_until_ns, clock_.monotonic_ns() + lease_ms * kNsPerMs);
+  Reply(s, Encode(BeatReplyMessage{m.epoch, m.sequence, lease_ms}));
   return OkStatus();
 }
 
@@ -439,7 +454,7 @@ StatusOr<Bytes> FollowerImpl::ReadHeld(const Group& g, const Held& held) {
                                       const auto kind = static_cast<NoteKind>(in.U8());
                                       const std::string_view name = AsText(in.Sized());
                                       if (kind == NoteKind::kPromise) {
-                                        in.Raw(16);
+                                        in.Raw(24);
                                       } else if (kind == NoteKind::kBase) {
                                         in.Raw(32);
                                       } else {
@@ -511,6 +526,7 @@ void FollowerImpl::NotePromise(const Group& g) {
   pending_.Put(AsBytes(g.name));
   pending_.Fixed(g.promised);
   pending_.Fixed(g.promised_host);
+  pending_.Fixed(g.lease_ms);
   FlushSoon();
 }
 

@@ -342,7 +342,7 @@ bool Journal::WriteStep() {
       const auto at = std::ranges::find(unconfirmed_, last_place_.index, &Unconfirmed::index);
       if (at != unconfirmed_.end()) {
         at->end = end;
-      } else {
+      } else if (status_.ok()) {
         confirmed_end_ = std::max(confirmed_end_, end);
       }
     }
@@ -354,8 +354,8 @@ bool Journal::WriteStep() {
   if (on_written_) on_written_(batch_.payload_bytes() + kBlockHeaderBytes);
   if (in_group && on_placed_) on_placed_(last_place_, *written);
   for (const Mark& mark : marks_) {
-    mark.stream->OnJournalled(mark.lsn);
-    if (Planted(Bug::kConfirmedWhenJournalled)) mark.stream->OnConfirmed(mark.lsn);
+    mark.stream->OnJournalled(mark.epoch, mark.lsn);
+    if (Planted(Bug::kConfirmedWhenJournalled)) mark.stream->OnConfirmed(mark.epoch, mark.lsn);
   }
   marks_.clear();
   return true;
@@ -423,7 +423,7 @@ void Journal::Confirm(uint64_t index) {
     pending_bytes_.fetch_sub(bytes);
     if (waiting_for_room_ > 0) room_.SignalAll();
   }
-  for (const Mark& mark : marks) mark.stream->OnConfirmed(mark.lsn);
+  for (const Mark& mark : marks) mark.stream->OnConfirmed(mark.epoch, mark.lsn);
 }
 
 JournalPosition Journal::confirmed_end() const {
@@ -499,18 +499,16 @@ void Journal::SetOnPersisted(Callback<void(uint64_t)> on_persisted) {
 
 void Journal::Recycle() {
   for (;;) {
+    // Held around the freeing, once per file: two threads come here.
+    MutexLock lock(&mu_);
     const std::optional<JournalPosition> oldest = log_->OldestFull();
-    if (!oldest) return;
-    {
-      MutexLock lock(&mu_);
-      if (uploaded_ < *oldest) return;
-      const auto it = newest_.find(oldest->file);
-      if (it != newest_.end()) {
-        for (const auto& [stream, newest] : it->second) {
-          if (!stream->IsCached(newest.epoch, newest.lsn)) return;
-        }
-        newest_.erase(it);
+    if (!oldest || uploaded_ < *oldest) return;
+    const auto it = newest_.find(oldest->file);
+    if (it != newest_.end()) {
+      for (const auto& [stream, newest] : it->second) {
+        if (!stream->IsCached(newest.epoch, newest.lsn)) return;
       }
+      newest_.erase(it);
     }
     if (!log_->FreeOldest()) return;
   }

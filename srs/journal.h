@@ -41,9 +41,9 @@ class JournalStream {
   virtual ~JournalStream() = default;
   virtual const std::string& name() const = 0;
   // From the writer, with no lock held: in the local journal.
-  virtual void OnJournalled(Lsn lsn) = 0;
+  virtual void OnJournalled(uint32_t epoch, Lsn lsn) = 0;
   // From the thread of Confirm(), with no lock held: held by a quorum of followers.
-  virtual void OnConfirmed(Lsn lsn) = 0;
+  virtual void OnConfirmed(uint32_t epoch, Lsn lsn) = 0;
   // Is everything up to `lsn` also in the database's own files? Thread-safe.
   virtual bool IsCached(uint32_t epoch, Lsn lsn) const = 0;
 

@@ -165,6 +165,10 @@ void Replicator::TryChoose() {
   Peer* best = nullptr;
   for (const auto& peer : peers_) {
     const bool member = Planted(Bug::kSealedByNewSet) ? peer->in_new : peer->in_old;
+    if (member && old_.active_epoch != 0 && peer->old_id == 0) {
+      ++sealed;  // it was never counted, and cannot be any more: the register has gone on
+      continue;
+    }
     if (!peer->welcomed || !member) continue;
     // With another disk it has forgotten what it promised and held.
     if (old_.active_epoch != 0 && peer->old_id != peer->welcome.follower &&
@@ -198,7 +202,8 @@ void Replicator::TryChoose() {
   // Our own journal can serve if nobody else has served since, and it has what is left.
   const LogPlace mine = own_.empty() ? LogPlace{} : own_.back().place;
   adoption_.keep_own =
-      old_.active_epoch == 0 || (old_.active_host == host_ && mine.index >= w.base.index);
+      old_.active_epoch == 0 || (old_.active_host == host_ && mine.index >= w.base.index &&
+                                 (own_.empty() || own_.front().place.index <= w.base.index + 1));
   if (Planted(Bug::kStaleCacheKept)) adoption_.keep_own = mine.index >= w.base.index;
   phase_ = Phase::kFetching;
   if (adoption_.keep_own &&
@@ -277,9 +282,9 @@ void Replicator::Activate(uint64_t host, std::vector<Journal::Placed> log, Handl
   on_active_ = std::move(done);
   if (phase_ == Phase::kEnded) return FailTakeover(Aborted("the take-over has ended"));
   EDGE_CHECK(phase_ == Phase::kFetching && !log.empty());
-  host_ = host;
+  serving_as_ = host;
   record_.quorum = static_cast<uint32_t>(options_.replication.quorum);
-  // What the journal no longer has, the store has.
+  persisted_ = chosen_->welcome.base.index;
   const uint64_t first = log.front().place.index;
   base_ = {0, first - 1, {}};
   if (first > 1) {
@@ -290,7 +295,6 @@ void Replicator::Activate(uint64_t host, std::vector<Journal::Placed> log, Handl
     if (!place.ok()) return FailTakeover(place.status());
     base_.chain = before;
   }
-  persisted_ = base_.index;
   for (const Journal::Placed& placed : log)
     log_.push_back({placed.place, placed.position, nullptr});
   first_own_ = last().index;
@@ -308,7 +312,7 @@ void Replicator::Activate(uint64_t host, std::vector<Journal::Placed> log, Handl
 void Replicator::TryActivate() {
   if (phase_ != Phase::kConfirming || confirmed_ < first_own_) return;
   record_.is_active = true;
-  record_.host = record_.active_host = host_;
+  record_.host = record_.active_host = serving_as_;
   record_.active_epoch = epoch_;
   std::map<std::string, uint64_t> ids;
   for (const FollowerSlot& slot : record_.followers) ids[slot.address] = slot.id;
@@ -646,7 +650,8 @@ void Replicator::Forget() {
 }
 
 void Replicator::SendBeat(Peer& peer) {
-  peer.channel->Send(Encode(BeatMessage{epoch_, beat_sequence_, confirmed_, persisted_}));
+  peer.channel->Send(Encode(
+      BeatMessage{epoch_, beat_sequence_, confirmed_, persisted_, options_.replication.lease_ms}));
 }
 
 void Replicator::Beat() {
@@ -683,6 +688,9 @@ bool Replicator::HasLease() const {
 void Replicator::OnReadable(ReadMode mode, Callback<void(Status)> done) {
   if (phase_ != Phase::kServing) return done(Aborted("this host does not own the group"));
   if (mode == ReadMode::kLocal || (mode == ReadMode::kLease && HasLease())) return done(OkStatus());
+  if (mode == ReadMode::kLease && options_.replication.lease_ms == 0) {
+    return done(FailedPrecondition("ReplicationOptions::lease_ms is 0: there are no leases"));
+  }
   if (mode == ReadMode::kLease) {
     return done(Unavailable("no lease: fewer than {} followers answer", record_.quorum));
   }

@@ -154,7 +154,8 @@ class Replicator {
   EpochRecord old_;     // what we found
   std::string etag_;
   uint64_t epoch_ = 0;
-  uint64_t host_ = 0;
+  uint64_t host_ = 0;        // who claimed the epoch: followers know us by it
+  uint64_t serving_as_ = 0;  // the journal that goes on, which may be a new one
   std::vector<std::unique_ptr<Peer>> peers_;
   std::vector<std::unique_ptr<FrameChannel>> closed_;  // until the end of the turn
   Loop::TimerId deadline_ = 0;

@@ -82,6 +82,7 @@ Bytes Encode(const BeatMessage& m) {
   w.out.U64(m.sequence);
   w.out.U64(m.confirmed);
   w.out.U64(m.persisted);
+  w.out.U64(static_cast<uint64_t>(m.lease_ms));
   return std::move(w.bytes);
 }
 Status Decode(ByteView body, BeatMessage* m) {
@@ -90,6 +91,7 @@ Status Decode(ByteView body, BeatMessage* m) {
   m->sequence = in.U64();
   m->confirmed = in.U64();
   m->persisted = in.U64();
+  m->lease_ms = static_cast<int64_t>(in.U64());
   return Checked(in, "beat");
 }
 Bytes Encode(const FetchMessage& m) {

@@ -53,6 +53,7 @@ struct BeatMessage {
   uint64_t sequence = 0;
   uint64_t confirmed = 0;
   uint64_t persisted = 0;
+  int64_t lease_ms = 0;  // asked for
 };
 struct FetchMessage {
   uint64_t epoch = 0;

@@ -2,7 +2,6 @@
 #include <sqlite3.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -133,32 +132,6 @@ Sample CommitPeer() {
   return {kRows / seconds, AnswerOf(peer.handle())};
 }
 
-// Microseconds from the start of a commit until it is known to be durable: the median.
-Sample LatencyOurs() {
-  Folder folder;
-  Ours ours(folder);
-  Statement insert(ours.db->handle(), kInsert);
-  std::vector<double> micros;
-  for (int64_t key = 0; key < kRows; ++key) {
-    micros.push_back(1e6 * SecondsOf([&] {
-                       insert.Insert(key);
-                       EDGE_CHECK(ours.db->WaitDurable().ok());
-                     }));
-  }
-  return {edge::bench::Median(micros), AnswerOf(ours.db->handle())};
-}
-
-Sample LatencyPeer() {
-  Folder folder;
-  Peer peer(folder);
-  Statement insert(peer.handle(), kInsert);
-  std::vector<double> micros;
-  for (int64_t key = 0; key < kRows; ++key) {
-    micros.push_back(1e6 * SecondsOf([&] { insert.Insert(key); }));
-  }
-  return {edge::bench::Median(micros), AnswerOf(peer.handle())};
-}
-
 // Bytes that a commit of one row adds to the log which a follower or store would be sent.
 constexpr int kBytesRows = 2000;
 
@@ -197,11 +170,6 @@ int main(int argc, char** argv) {
              .better = Better::kHigher,
              .repetitions = 5},
             CommitOurs, CommitPeer);
-  suite.Row({.name = "srs/confirm_latency",
-             .peer_name = "sqlite WAL synchronous=FULL",
-             .unit = "us p50",
-             .repetitions = 5},
-            LatencyOurs, LatencyPeer);
   suite.Row({.name = "srs/bytes_per_commit",
              .peer_name = "sqlite WAL frames",
              .unit = "bytes",

@@ -105,6 +105,7 @@ class Cluster {
       options.replication.network = &m.network();
       options.replication.loop = &m.loop();
       options.replication.host_name = name;
+      options.replication.lease_ms = 2000;
       h.opening = Relay::OpenOnLoop(options, [&h](StatusOr<std::unique_ptr<Relay>> relay) {
         h.opened = relay.status();
         if (relay.ok()) h.relay = *std::move(relay);

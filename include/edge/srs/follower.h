@@ -35,7 +35,7 @@ struct FollowerOptions {
   std::string secret = {};
   std::shared_ptr<ObjectStore> store = nullptr;  // for uploads in need; may be null
   int64_t upload_after_ms = 30'000;              // of no word that entries are stored; 0: never
-  int64_t lease_ms = 2'000;                      // granted to a host with each beat
+  int64_t lease_ms_max = 10'000;                 // a host is granted no longer one
   uint64_t journal_file_bytes = 64 << 20;
   uint64_t disk_bytes_max = uint64_t{16} << 30;  // above, entries are refused
   FileSystem* files = nullptr;                   // null: PosixFileSystem()

@@ -188,8 +188,9 @@ class Relay {
   // for good. Reads are still possible, and may be out of date.
   virtual Status health() const = 0;
   // Calls `done` once what the databases hold is as new as `mode` says: ask, then read, then
-  // answer. Aborted as above; Unavailable: no lease at the moment. Without followers always
-  // OK. From the loop of the links; WaitReadable blocks and must not be called there.
+  // answer. Aborted as above; Unavailable: no lease at the moment; FailedPrecondition: leases are
+  // off. Without followers always OK. From the loop of the links; WaitReadable blocks and must not
+  // be called there.
   virtual void OnReadable(ReadMode mode, Callback<void(Status)> done) = 0;
   virtual Status WaitReadable(ReadMode mode) = 0;
 

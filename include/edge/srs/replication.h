@@ -28,6 +28,8 @@ struct ReplicationOptions {
   std::string secret = {};                  // as FollowerOptions::secret
   int64_t takeover_timeout_ms = 10'000;     // for opening
   int64_t beat_interval_ms = 500;
+  // For ReadMode::kLease; 0: none. A take-over waits until the last one is over.
+  int64_t lease_ms = 0;
   Network* network = nullptr;  // null: PosixNetwork()
   // Where the links live. Null: a thread of the relay's own. Needed without background
   // threads (RelayOptions); the relay is then opened by Relay::OpenOnLoop.
