@@ -26,5 +26,14 @@ TEST_CASE("a seed gives the same world every time", "[sim][srs]") {
   }
 }
 
+TEST_CASE("planted mistakes are found", "[sim][srs]") {
+  const Bug bug = GENERATE(Bug::kOldestWinsAtRecovery, Bug::kTrimConfirmed, Bug::kLiveFileRecycled,
+                           Bug::kCheckpointForgotten, Bug::kFetchSkipsOne);
+  CAPTURE(static_cast<int>(bug));
+  uint64_t seed = 1;
+  while (seed <= 2000 && RunPlan(MakePlan(seed), {}, bug).violation.empty()) ++seed;
+  CHECK(seed <= 2000);
+}
+
 }  // namespace
 }  // namespace edge::srs
