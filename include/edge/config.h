@@ -35,7 +35,7 @@ struct DurableConfig {
 };
 
 struct SrsConfig {
-  std::string store;                    // "folder:PATH"; empty: journal only
+  std::string store;  // "folder:PATH" or "s3://..." (srs::OpenStore); empty: journal only
   int64_t batch_interval_ms = 10'000;   // [10, 3 600 000]
   uint64_t batch_bytes_max = 16 << 20;  // [64 KiB, 1 GiB]
 };

@@ -7,6 +7,7 @@
 #include "edge/kv/memory_origin.h"
 #include "edge/kv/sqlite_origin.h"
 #include "edge/rpc/authenticator.h"
+#include "edge/srs/s3_store.h"
 
 namespace edge {
 namespace {
@@ -99,7 +100,11 @@ Status App::Rep::Build() {
   }));
   srs::RelayOptions options;
   options.directory = config.data;
-  if (!config.srs.store.empty()) options.store = srs::FolderStore(config.srs.store.substr(7));
+  if (!config.srs.store.empty()) {
+    auto store = srs::OpenStore(config.srs.store, [](const char* name) { return getenv(name); });
+    if (!store.ok()) return Annotate(store.status(), "srs.store");
+    options.store = *std::move(store);
+  }
   options.batch_interval_ms = config.srs.batch_interval_ms;
   options.batch_bytes_max = config.srs.batch_bytes_max;
   options.metrics = &metrics;

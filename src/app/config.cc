@@ -214,8 +214,10 @@ Status ReadApp(Section& root, AppConfig* config) {
   EDGE_RETURN_IF_ERROR(root.Object("srs", [&](Section& section) -> Status {
     SrsConfig& srs = config->srs;
     EDGE_RETURN_IF_ERROR(section.Text("store", &srs.store));
-    if (!srs.store.empty() && (!srs.store.starts_with("folder:") || srs.store.size() == 7)) {
-      return InvalidArgument("srs.store: '{}' must be folder:PATH", srs.store);
+    const bool folder = srs.store.starts_with("folder:") && srs.store.size() > 7;
+    if (!srs.store.empty() && !folder && !srs.store.starts_with("s3://")) {
+      return InvalidArgument("srs.store: '{}' must be folder:PATH or s3://BUCKET/PREFIX",
+                             srs.store);
     }
     EDGE_RETURN_IF_ERROR(
         section.Integer("batch_interval_ms", &srs.batch_interval_ms, 10, 3'600'000));
@@ -235,11 +237,13 @@ Status ReadApp(Section& root, AppConfig* config) {
         EDGE_RETURN_IF_ERROR(section.Text("expose", &service.expose));
         EDGE_RETURN_IF_ERROR(section.Text("token", &service.token));
         EDGE_RETURN_IF_ERROR(section.Text("ca", &service.ca));
-        if (!service.url.empty() && !service.expose.empty())
+        if (!service.url.empty() && !service.expose.empty()) {
           return InvalidArgument("services.{}: either url or expose, not both", name);
-        if (!service.expose.empty() && service.expose.front() != '/')
+        }
+        if (!service.expose.empty() && service.expose.front() != '/') {
           return InvalidArgument("services.{}.expose: '{}' must start with /", name,
                                  service.expose);
+        }
         EDGE_RETURN_IF_ERROR(section.Integer("deadline_ms", &service.deadline_ms, 0, 3'600'000));
         return section.Integer("retries_max", &service.retries_max, 0, 20);
       }));
@@ -272,7 +276,7 @@ StatusOr<AppConfig> AppConfig::Parse(std::string_view json, const std::string& f
   EDGE_RETURN_IF_ERROR(ReadApp(root, &config));
   MakeAbsolute(&config.data, folder);
   if (config.ai) MakeAbsolute(&config.ai->model, folder);
-  if (!config.srs.store.empty()) {
+  if (config.srs.store.starts_with("folder:")) {
     std::string path = config.srs.store.substr(7);
     MakeAbsolute(&path, folder);
     config.srs.store = "folder:" + path;

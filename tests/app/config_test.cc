@@ -2,6 +2,9 @@
 
 #include <vector>
 
+#include "edge/edge.h"
+#include "tests/base/temp_directory.h"
+
 using namespace edge;  // NOLINT
 
 namespace {
@@ -34,6 +37,16 @@ TEST_CASE("a whole configuration is read", "[app]") {
   CHECK(config->listen.http == "127.0.0.1:0");
 }
 
+TEST_CASE("a bucket may be the store, and a bad one is refused when it is opened", "[app]") {
+  const TempDirectory folder;
+  const auto config = AppConfig::Parse(R"({"srs": {"store": "s3:///nowhere"}})", folder.path());
+  REQUIRE(config.ok());
+  CHECK(config->srs.store == "s3:///nowhere");
+  const auto app = App::Open(*config);
+  REQUIRE_FALSE(app.ok());
+  CHECK(Message(app.status()).substr(0, 11) == "srs.store: ");
+}
+
 TEST_CASE("an unknown key is named with its path and the nearest known one", "[app]") {
   CHECK(Complaint(R"({"kv": {"CONFIG": {"hot_bytes_mx": 1}}})") ==
         "kv.CONFIG.hot_bytes_mx: unknown; did you mean hot_bytes_max?");
@@ -51,7 +64,8 @@ TEST_CASE("a value of the wrong kind or out of range is named with its path", "[
         "kv.A.hot_bytes_max: '64 bananas' is not a size such as \"64MiB\"");
   CHECK(Complaint(R"({"kv": {"A": {"origin": "paper"}}})") ==
         "kv.A.origin: 'paper' is not one of: memory, sqlite");
-  CHECK(Complaint(R"({"srs": {"store": "s3:x"}})") == "srs.store: 's3:x' must be folder:PATH");
+  CHECK(Complaint(R"({"srs": {"store": "s3:x"}})") ==
+        "srs.store: 's3:x' must be folder:PATH or s3://BUCKET/PREFIX");
   CHECK(Complaint(R"({"ai": {}})") == "ai.model: missing; give the path of a GGUF file");
   CHECK(Complaint("[1]") == "the configuration must be an object, but is an array");
 }

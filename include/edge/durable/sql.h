@@ -124,8 +124,12 @@ template <typename T>
 bool FromCell(const Cell& cell, T* out) {
   using Kind = Cell::Kind;
   if constexpr (kIsOptional<T>) {
-    out->reset();
-    return cell.kind == Kind::kNull || FromCell(cell, &out->emplace());
+    if (cell.kind == Kind::kNull) {
+      out->reset();
+      return true;
+    }
+    if (!*out) *out = typename T::value_type();
+    return FromCell(cell, &**out);
   } else if constexpr (std::is_same_v<T, SqlValue>) {
     switch (cell.kind) {
       case Kind::kInteger:
