@@ -228,16 +228,6 @@ uint64_t GetAll(const NakedMap& map, const std::vector<uint32_t>& order) {
   return sum;
 }
 
-uint64_t GetAll(MutexLru& lru, const std::vector<uint32_t>& order) {
-  std::string value;
-  uint64_t sum = 0;
-  for (const uint32_t i : order) {
-    if (!lru.Get(KeyOf(i), &value)) std::abort();
-    sum += Digest(value.data());
-  }
-  return sum;
-}
-
 uint64_t GetAll(edge::bench::PeerCache& cache, const std::vector<uint32_t>& order) {
   std::string value;
   uint64_t sum = 0;
