@@ -332,6 +332,18 @@ Status BlockLog::WriteHeader() {
 }
 
 Status BlockLog::StartFile(size_t block_bytes) {
+  const std::string path = PathOf(++newest_file_);  // what a failed attempt used is not used again
+  const Status made = MakeFile(path, block_bytes);
+  if (!made.ok()) {
+    file_.reset();
+    // Only now: FreeOldest, on another thread, removes what it finds here.
+    MutexLock lock(&mu_);
+    attempts_.push_back(path);
+  }
+  return made;
+}
+
+Status BlockLog::MakeFile(const std::string& path, size_t block_bytes) {
   FileSystem& files = *options_.files;
   header_ = {};
   header_.journal_id = id_;
@@ -340,15 +352,13 @@ Status BlockLog::StartFile(size_t block_bytes) {
   header_.first_block = next_block_;
   header_.prev_crc = last_crc_;
   header_.wall_ms = options_.clock->wall_ms();
-  header_.seq = ++newest_file_;  // a number that a failed attempt has used is not used again
+  header_.seq = newest_file_;
   const uint64_t needed = kJournalBlockAlign + block_bytes;
   file_limit_ = RoundUp(std::max<uint64_t>(options_.file_bytes, needed));
   header_.allocated_bytes = std::min(file_limit_, std::max(kFirstStepBytes, RoundUp(needed)));
-  const std::string path = PathOf(header_.seq);
   std::string spare;
   {
     MutexLock lock(&mu_);
-    attempts_.push_back(path);  // until it has succeeded
     if (!spares_.empty()) {
       spare = spares_.back();
       spares_.pop_back();
@@ -368,16 +378,11 @@ Status BlockLog::StartFile(size_t block_bytes) {
     EDGE_RETURN_IF_ERROR(plain->Sync());
   }
   EDGE_ASSIGN_OR_RETURN(file_, files.Open(path, OpenMode::kReadWrite, Caching::kDirectSync));
-  Status made = WriteHeader();
-  if (made.ok()) made = files.SyncDirectory(options_.directory);
-  if (!made.ok()) {
-    file_.reset();
-    return made;
-  }
+  EDGE_RETURN_IF_ERROR(WriteHeader());
+  EDGE_RETURN_IF_ERROR(files.SyncDirectory(options_.directory));
   file_seq_ = header_.seq;
   offset_ = kJournalBlockAlign;
   MutexLock lock(&mu_);
-  std::erase(attempts_, path);
   files_[file_seq_].path = path;
   end_ = {file_seq_, offset_};
   return OkStatus();

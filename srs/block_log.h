@@ -129,6 +129,7 @@ class BlockLog {
   Status RecoverFile(Scan* scan, uint64_t seq, uint64_t end, Visitor& recovered);
   Status CheckTail(Scan* scan, const Found& last);
   Status StartFile(size_t block_bytes);
+  Status MakeFile(const std::string& path, size_t block_bytes);
   Status GrowFile(uint64_t needed);
   Status WriteHeader();
   std::string PathOf(uint64_t file) const;
