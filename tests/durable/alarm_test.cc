@@ -90,6 +90,9 @@ struct World : SimulatedHost {
     rings.clear();
     Start();
   }
+  ~World() {
+    machine().Run([] { knobs = {}; });  // the gate is an object of the simulation
+  }
   rpc::Stub<Clockwork> Get(std::string_view name = "a") { return clocks->Get(name); }
   Status Set(int64_t at_ms, std::string_view name = "a") {
     return MustAsk([&] { return Get(name).Call<&Clockwork::Set>(at_ms); });
