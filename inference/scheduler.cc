@@ -297,8 +297,9 @@ void Scheduler::PlanGuesses() {
 void Scheduler::PlanPrompts() {
   std::vector<Sequence*> prompts;
   for (const auto& sequence : running_) {
+    if (sequence->ended) continue;  // in PlanReplies: its job is its caller's again
     const bool reply = sequence->replied() > 0 && sequence->left() == 1;
-    if (!sequence->ended && !reply) prompts.push_back(sequence.get());
+    if (!reply) prompts.push_back(sequence.get());
   }
   std::sort(prompts.begin(), prompts.end(),
             [&](const Sequence* a, const Sequence* b) { return Before(*a, *b); });

@@ -65,11 +65,13 @@ declare -A packages=(
   [base]="SQLite3 Boost OpenSSL PkgConfig nlohmann_json CURL"
   [kv]="SQLite3 Boost OpenSSL PkgConfig nlohmann_json CURL"
   [kv_sqlite]="Boost OpenSSL PkgConfig nlohmann_json CURL"
-  [rpc]="SQLite3 PkgConfig CURL"
+  [rpc]="SQLite3 CURL"  # CMake's search for OpenSSL asks PkgConfig
+  [kv_rpc]="SQLite3 CURL"
   [inference]="SQLite3 Boost OpenSSL PkgConfig CURL")
 declare -A strangers=(
   [base]="sqlite boost openssl zstd curl json" [kv]="sqlite boost openssl zstd curl json"
-  [kv_sqlite]="boost openssl curl json" [rpc]="sqlite zstd curl" [inference]="sqlite boost openssl curl")
+  [kv_sqlite]="boost openssl curl json" [rpc]="sqlite zstd curl"
+  [kv_rpc]="sqlite zstd curl" [inference]="sqlite boost openssl curl")
 
 # brings_no BINARY CLOSURE WORD...: neither a linked target, a shared library, nor a symbol.
 brings_no() {
